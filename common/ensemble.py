@@ -1,0 +1,177 @@
+"""Many small networks of one shape, trained at once by one LightningModule."""
+
+import functools
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch._dynamo.exc import BackendCompilerFailed
+from torch.utils.data import DataLoader
+
+from common.features import Draws, Features, generator
+
+NUMERICS = 1
+"""Raised whenever a change here or in `features` changes the bits of results; part of every result's hash."""
+
+EVALUATION_BATCHES = 100
+
+Weights = dict[str, Tensor]
+Start = Callable[[np.random.Generator], Mapping[str, Tensor]]
+Gradient = Callable[[Weights, dict[str, Tensor], Tensor, Tensor], tuple[Weights, Tensor]]
+
+# One loop over the batch that forms inputs, outputs, loss and gradients and stores nothing between them: by
+# default the compiler would store what is read often, and cut the loop. Of the values tried these fuse all of
+# a network of 3 features in 20 s of compiling; larger ones compile for minutes and gain nothing.
+_ONE_LOOP: dict[str, str | int | bool | Callable[..., Any]] = {
+    "realize_opcount_threshold": 10_000,
+    "realize_reads_threshold": 10_000,
+    "max_fusion_size": 128,
+    "cpp.max_horizontal_fusion_size": 256,
+    "cpp.enable_floating_point_contract_flag": "fast",
+    "assert_indirect_indexing": False,
+}
+
+
+class Ensemble(LightningModule, ABC):
+    """K independent networks: their losses are summed, so each one's gradient is its own.
+
+    Args:
+        features: the distribution of the inputs
+        seeds: for each instance the seed of its start weights and data
+        start: the start weights of one network, from random numbers
+        factors: the model's arguments that differ between instances, a value or a tensor (instances,)
+    """
+
+    seed_index: Tensor
+
+    def __init__(
+        self, features: Features, seeds: Sequence[int], start: Start, factors: Mapping[str, float | Tensor]
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.distinct_seeds = sorted(set(seeds))
+        position = {seed: i for i, seed in enumerate(self.distinct_seeds)}
+        self.register_buffer("seed_index", torch.tensor([position[s] for s in seeds]), persistent=False)
+        self.factor_names = [*features.factors, *factors]
+        for name, value in {**features.factors, **factors}.items():
+            column = torch.as_tensor(value, dtype=torch.float32).expand(len(seeds)).unsqueeze(1)
+            self.register_buffer(f"factor_{name}", column.contiguous(), persistent=False)
+        starts = [start(generator("start", seed)) for seed in self.distinct_seeds]
+        self.weights = nn.ParameterDict(
+            {name: torch.stack([s[name] for s in starts])[self.seed_index] for name in starts[0]}
+        )
+        self.optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
+
+    @staticmethod
+    @abstractmethod
+    def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
+        """Each network's mean loss on its batch, a tensor (instances,): a pure function that is compiled.
+
+        Args:
+            weights: tensors (instances, ...), as `start` made them
+            factors: for each varying argument a tensor (instances, 1)
+            x: for each feature a tensor (instances, batch)
+        """
+
+    @abstractmethod
+    def metrics(self) -> dict[str, Tensor]:
+        """What is kept of each trained network, by name: tensors (instances, ...)."""
+
+    @property
+    def factors(self) -> dict[str, Tensor]:
+        """The arguments that differ between instances, tensors (instances, 1)."""
+        return {name: getattr(self, f"factor_{name}") for name in self.factor_names}
+
+    def losses_and_gradients(self, uniforms: Tensor, seed_index: Tensor) -> tuple[Tensor, Weights]:
+        """Each network's loss (instances,) and its gradients, on the inputs made of `uniforms`.
+
+        Args:
+            uniforms: tensor (seeds * n_uniforms, batch)
+            seed_index: which of those seeds each instance sees, tensor (instances,)
+        """
+        weights = {name: weight.detach() for name, weight in self.weights.items()}
+        first_rows = seed_index * self.features.n_uniforms
+        gradient = _gradient(type(self).loss, type(self.features).sample, self.features.n_uniforms)
+        gradients, losses = gradient(weights, self.factors, uniforms, first_rows)
+        return losses, gradients
+
+    def training_step(self, uniforms: Tensor) -> Tensor:
+        """The sum of all losses, whose gradients are computed with it."""
+        losses, gradients = self.losses_and_gradients(uniforms, self.seed_index)
+        given = [gradients[name] for name in self.weights]
+        total: Tensor = _WithGradients.apply(  # type: ignore[no-untyped-call]
+            losses.sum(), given, *self.weights.values()
+        )
+        return total
+
+    def evaluate(self) -> Tensor:
+        """Each network's mean loss on held-out inputs that all seeds share, a tensor (instances,)."""
+        batches = iter(Draws(self.features, [0], stream="evaluation"))
+        first = torch.zeros_like(self.seed_index)
+        total = torch.zeros(len(first), dtype=torch.float64, device=self.device)
+        for _ in range(EVALUATION_BATCHES):
+            total += self.losses_and_gradients(next(batches).to(self.device), first)[0]
+        return total / EVALUATION_BATCHES
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        """Each seed's batches of uniforms."""
+        return DataLoader(Draws(self.features, self.distinct_seeds), batch_size=None)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimiser that was set as `optimizer`, over all networks."""
+        return self.optimizer(self.parameters())
+
+
+class _WithGradients(torch.autograd.Function):
+    """A loss whose gradients are known: hands them back, so that Lightning's own loop can be used."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *weights: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *scale: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(gradient * scale[0] for gradient in ctx.gradients)
+
+
+@functools.cache
+def _gradient(loss: Callable[..., Tensor], sample: Callable[..., list[Tensor]], n_uniforms: int) -> Gradient:
+    """The gradients and losses of an ensemble, compiled once for each model and distribution."""
+
+    def total(
+        weights: Weights, factors: dict[str, Tensor], uniforms: Tensor, first_rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        drawn = [uniforms[first_rows + i] for i in range(n_uniforms)]
+        losses = loss(weights, factors, sample(drawn, factors))
+        return losses.sum(), losses
+
+    plain = torch.func.grad(total, has_aux=True)
+    compiled = torch.compile(plain, dynamic=False, fullgraph=True, options=_ONE_LOOP)
+    state = {"compiles": True}
+    seen: set[tuple[int, int]] = set()
+
+    def gradient(
+        weights: Weights, factors: dict[str, Tensor], uniforms: Tensor, first_rows: Tensor
+    ) -> tuple[Weights, Tensor]:
+        if state["compiles"]:
+            if (sizes := (len(first_rows), len(uniforms))) not in seen:
+                seen.add(sizes)  # marking takes as long as a small step: only when it can matter
+                for tensor in (*weights.values(), *factors.values(), uniforms, first_rows):
+                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
+            try:
+                return compiled(weights, factors, uniforms, first_rows)  # type: ignore[no-any-return]
+            except (BackendCompilerFailed, RuntimeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                state["compiles"] = False
+                first_line = (str(error).splitlines() or [type(error).__name__])[0]
+                warnings.warn(f"training runs uncompiled, slower: {first_line}", stacklevel=2)
+        return plain(weights, factors, uniforms, first_rows)  # type: ignore[no-any-return]
+
+    return gradient

@@ -1,0 +1,46 @@
+"""From a spec to the table of instances that it asks for, and from the table to shards."""
+
+from itertools import pairwise, product
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from common.spec import Spec
+
+
+class Shard(NamedTuple):
+    """The instances that one Trainer run trains together: rows of the sweep, all of one shape."""
+
+    number: int
+    rows: pd.DataFrame
+
+
+def instances(spec: Spec) -> pd.DataFrame:
+    """The table of instances: a row each, with the columns `part`, each factor, and `seed`.
+
+    Rows are ordered by part, then seed, then factor values, and numbered by the index.
+    """
+    rows: list[dict[str, Any]] = []
+    for grid in spec.grids:
+        points = [dict(zip(grid.factors, values, strict=True)) for values in product(*grid.factors.values())]
+        rows += [{"part": grid.part, **point, "seed": seed} for seed in spec.seeds for point in points]
+    return pd.DataFrame(rows)
+
+
+def shards(spec: Spec) -> list[Shard]:
+    """The sweep cut into shards: a function of the spec alone.
+
+    Instances of one shape are ordered by seed, so that a shard draws the data of few seeds, and cut into
+    pieces of nearly equal size, at most `shard_size`.
+    """
+    table = instances(spec)
+    varying = spec.varying()
+    structural = [name for name in spec.grids[0].factors if not varying[name]]
+    groups = [rows for _, rows in table.groupby(structural, sort=False)] if structural else [table]
+    pieces: list[pd.DataFrame] = []
+    for group in groups:
+        rows = group.sort_values("seed", kind="stable")
+        count = -(-len(rows) // spec.fields.shard_size)
+        ends = [round(i * len(rows) / count) for i in range(count + 1)]
+        pieces += [rows.iloc[start:end] for start, end in pairwise(ends)]
+    return [Shard(number, rows) for number, rows in enumerate(pieces)]
