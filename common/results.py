@@ -1,0 +1,168 @@
+"""What a run leaves on disk: a folder per spec hash, written atomically, so that a killed run can resume."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from common.ensemble import NUMERICS
+from common.spec import Spec
+from common.sweep import Shard
+
+_VERSIONED = ["torch", "lightning", "torchmetrics", "numpy", "pandas", "scipy"]
+
+
+class Run:
+    """The results of one spec, with one profile and at most one control, in a folder of their own.
+
+    The folder's name holds the hash of all that decides the numbers: the resolved spec with its defaults, the
+    version of our numerics and of torch. Left out, as they decide nothing: titles, claims, devices, workers.
+    """
+
+    def __init__(self, spec: Spec, out: Path) -> None:
+        self.spec = spec
+        self.resolved: dict[str, Any] = {
+            **spec.resolved(),
+            "numerics": NUMERICS,
+            "torch": torch.__version__.split("+")[0],
+        }
+        text = json.dumps(self.resolved, sort_keys=True)
+        self.hash = hashlib.sha256(text.encode()).hexdigest()[:12]
+        variant = spec.profile if spec.control is None else f"{spec.profile}-{spec.control}"
+        self.variant = out / spec.name / variant
+        self.folder = self.variant / self.hash
+
+    def shard_path(self, number: int) -> Path:
+        """Where the shard `number` is stored."""
+        return self.folder / "shards" / f"{number:05d}.parquet"
+
+    def has(self, number: int) -> bool:
+        """Whether the shard `number` is stored and can be read; one that is damaged counts as missing."""
+        return _read(self.shard_path(number)) is not None
+
+    def write_shard(self, number: int, table: pd.DataFrame) -> None:
+        """Store the instances of one shard, whole or not at all."""
+        _write(self.shard_path(number), lambda path: _to_parquet(table, path))
+
+    def finish(self, shards: list[Shard], device: str, wall_s: float) -> pd.DataFrame:
+        """Join the shards into the instances table, in the order of the sweep, and write the manifest."""
+        tables = [_read(self.shard_path(shard.number)) for shard in shards]
+        table = pd.concat([t for t in tables if t is not None]).sort_index()
+        if len(table) != sum(len(shard.rows) for shard in shards):
+            raise RuntimeError(f"{self.folder}: {len(table)} instances in the shards, the sweep has more")
+        _write(self.folder / "instances.parquet", lambda path: _to_parquet(table, path))
+        manifest = {
+            "name": self.spec.name,
+            "title": self.spec.fields.title,
+            "profile": self.spec.profile,
+            "control": self.spec.control,
+            "hash": self.hash,
+            "spec": self.resolved,
+            "seeds": self.spec.seeds,
+            "instances": len(table),
+            "shards": len(shards),
+            "device": device,
+            "wall_s": round(wall_s, 1),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+        }
+        text = json.dumps(manifest, indent=1)
+        _write(self.folder / "manifest.json", lambda path: path.write_text(text, encoding="utf-8"))
+        return table
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest of a finished run, or None."""
+        return _manifest(self.folder)
+
+    def table(self) -> pd.DataFrame | None:
+        """The instances table of a finished run, or None: a row per network, in the order of the sweep."""
+        return _read(self.folder / "instances.parquet") if self.manifest() else None
+
+    def why_incomplete(self, shards: list[Shard]) -> str | None:
+        """Why this run would train something: shards missing, spec or versions changed. None if complete."""
+        if self.table() is not None:
+            return None
+        missing = [shard.number for shard in shards if not self.has(shard.number)]
+        if len(missing) < len(shards):
+            shown = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
+            return f"{len(missing)} of {len(shards)} shards missing: {shown}" if missing else "not joined yet"
+        others = [m for path in self.variant.glob("*") if (m := _manifest(path))]
+        if not others:
+            return "never run"
+        latest = max(others, key=lambda manifest: str(manifest["finished"]))
+        return "changed since the last run: " + "; ".join(_changes(latest["spec"], self.resolved))
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that make the numbers."""
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _VERSIONED},
+    }
+
+
+def commit(root: Path) -> str:
+    """The commit that the code at `root` is at, with `+` if changed since; `unknown` outside git."""
+    try:
+        head = _git(root, "rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _changes(old: Any, new: Any, key: str = "") -> list[str]:
+    """The keys at which two specs differ, with both values where they are short."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [c for k in keys for c in _changes(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [c for i, pair in enumerate(zip(old, new, strict=True)) for c in _changes(*pair, f"{key}.{i}")]
+    if old == new:
+        return []
+    short = all(not isinstance(value, (dict, list)) for value in (old, new))
+    return [f"{key} {old} -> {new}" if short else key]
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest
+
+
+def _to_parquet(table: pd.DataFrame, path: Path) -> None:
+    table.to_parquet(path, write_page_checksum=True)
+
+
+def _read(path: Path) -> pd.DataFrame | None:
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # of its own name, so that two writers cannot mix; renamed once it is whole
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,247 @@
+"""From shards to the instances table: Trainer runs, on all processors or GPUs, resumed where they stopped."""
+
+import functools
+import logging
+import math
+import multiprocessing
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from multiprocessing.queues import SimpleQueue
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from common.results import Run
+from common.spec import Spec
+from common.sweep import Shard, shards
+
+REPORT_STEPS = 100
+
+
+class Devices(NamedTuple):
+    """Where shards are trained: `n` GPUs, or `n` worker processes on the CPU, one shard each at a time.
+
+    A CPU worker has one thread: four threads on such small networks are no faster than one when the machine
+    is otherwise idle and many times slower when it is not, and with one a result does not depend on `n`.
+    """
+
+    accelerator: str
+    n: int
+
+    @classmethod
+    def choose(cls, accelerator: str = "auto", count: int | None = None) -> "Devices":
+        """All GPUs if there are any, else all processors, unless said otherwise.
+
+        Raises:
+            ValueError: if a GPU is asked for and there is none, or fewer than asked for.
+        """
+        n_gpus = torch.cuda.device_count()
+        if accelerator == "auto":
+            accelerator = "cuda" if n_gpus else "cpu"
+        available = n_gpus if accelerator == "cuda" else len(os.sched_getaffinity(0))
+        if accelerator == "cuda" and available < (count or 1):
+            raise ValueError(f"{count or 1} GPUs asked for, this machine has {available}")
+        return cls(accelerator, count or available)
+
+    def __str__(self) -> str:
+        """Name the device class, as the manifest has it."""
+        return torch.cuda.get_device_name(0) if self.accelerator == "cuda" else "CPU"
+
+
+Progress = Callable[[int], None]
+"""Called with the number of network-steps done since the last call."""
+
+
+def work(run: Run) -> int:
+    """The network-steps that `run` still has to train."""
+    if run.table() is not None:
+        return 0
+    missing = (len(shard.rows) for shard in shards(run.spec) if not run.has(shard.number))
+    return sum(missing) * run.spec.fields.trainer.max_steps
+
+
+def train(runs: list[Run], devices: Devices, progress: Progress = lambda done: None) -> None:
+    """Train what is missing of `runs`, and store each one's instances table when it is complete.
+
+    Shards of all runs share the devices, in the order given: put long runs first. One that fails stops the
+    rest, keeps all that is done, and raises its error.
+    """
+    started = time.monotonic()
+    cut = {id(run): shards(run.spec) for run in runs if run.table() is None}
+    open_runs = [run for run in runs if id(run) in cut]
+    todo = [(run, shard) for run in open_runs for shard in cut[id(run)] if not run.has(shard.number)]
+    left = {id(run): sum(r is run for r, _ in todo) for run in open_runs}
+
+    def finish(run: Run) -> None:
+        run.finish(cut[id(run)], str(devices), time.monotonic() - started)
+
+    for run in open_runs:
+        if not left[id(run)]:
+            finish(run)
+    for run, _ in train_shards(todo, devices, progress):
+        left[id(run)] -= 1
+        if not left[id(run)]:
+            finish(run)
+
+
+def train_shards(
+    todo: list[tuple[Run, Shard]], devices: Devices, progress: Progress = lambda done: None
+) -> Iterator[tuple[Run, Shard]]:
+    """Train and store shards, on all devices at once; yields each as it is done."""
+    if devices.n == 1 or len(todo) <= 1:
+        for run, shard in todo:
+            _train_shard(run, shard, devices.accelerator, 0, progress)
+            yield run, shard
+        return
+    context = multiprocessing.get_context("spawn")
+    reports: SimpleQueue[int] = context.SimpleQueue()
+    numbers: SimpleQueue[int] = context.SimpleQueue()
+    count = min(devices.n, len(todo))
+    for number in range(count):
+        numbers.put(number)
+    with ProcessPoolExecutor(count, context, _start_worker, (reports, numbers)) as pool:
+        futures: dict[Future[None], tuple[Run, Shard]] = {
+            pool.submit(_train_in_worker, run, shard, devices.accelerator): (run, shard)
+            for run, shard in todo
+        }
+        try:
+            pending = set(futures)
+            while pending:
+                done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                while not reports.empty():
+                    progress(reports.get())
+                for future in done:
+                    future.result()
+                    yield futures[future]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(reports: "SimpleQueue[int]", numbers: "SimpleQueue[int]") -> None:
+    _worker["reports"], _worker["number"] = reports, numbers.get()
+
+
+def _train_in_worker(run: Run, shard: Shard, accelerator: str) -> None:
+    def report(done: int) -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            os._exit(1)  # the run was killed: no one waits for this shard
+        _worker["reports"].put(done)
+
+    _train_shard(run, shard, accelerator, _worker["number"], report)
+
+
+def _train_shard(run: Run, shard: Shard, accelerator: str, device: int, progress: Progress) -> None:
+    with _numerics(threads=1), _quiet():
+        table = train_shard(run.spec, shard, accelerator, device, progress)
+    run.write_shard(shard.number, table)
+
+
+def train_shard(
+    spec: Spec,
+    shard: Shard,
+    accelerator: str = "cpu",
+    device: int = 0,
+    progress: Progress = lambda done: None,
+) -> pd.DataFrame:
+    """Train one shard's networks and measure them: their rows of the sweep with `loss` and each metric."""
+    ensemble = build(spec, shard.rows)
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=[device] if accelerator == "cuda" else 1,
+        max_epochs=-1,
+        max_steps=spec.fields.trainer.max_steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[_Report(len(shard.rows), progress)],
+    )
+    trainer.fit(ensemble)
+    ensemble.to(trainer.strategy.root_device)
+    with torch.no_grad():
+        columns = {"loss": ensemble.evaluate(), **ensemble.metrics()}
+    return pd.concat(
+        [shard.rows, *(_columns(name, value, shard.rows.index) for name, value in columns.items())], axis=1
+    )
+
+
+def build(spec: Spec, rows: pd.DataFrame) -> Any:
+    """The ensemble of the instances in `rows`, which have one shape, with the spec's optimiser."""
+    varying = spec.varying()
+    factors: dict[str, Any] = {
+        name: torch.tensor(rows[name].to_numpy()) if varying[name] else rows[name].tolist()[0]
+        for name in spec.grids[0].factors
+    }
+    ensemble = spec.build(factors, rows["seed"].tolist())
+    ensemble.optimizer = functools.partial(spec.optimizer_class, **spec.optimizer)
+    return ensemble
+
+
+def _columns(name: str, value: Tensor, index: pd.Index) -> pd.DataFrame:
+    """A column for each number that `value` (instances, ...) holds of an instance: `name_0_1`, ..."""
+    shape = value.shape[1:]
+    places = [f"_{i}" for i in range(math.prod(shape))] if len(shape) == 1 else [""]
+    if len(shape) > 1:
+        places = [
+            "".join(f"_{i}" for i in place) for place in torch.cartesian_prod(*map(torch.arange, shape))
+        ]
+    flat = value.reshape(len(value), -1).cpu().numpy()
+    return pd.DataFrame(flat, index=index, columns=[f"{name}{place}" for place in places])
+
+
+class _Report(Callback):
+    """Tells `progress` of the network-steps done."""
+
+    def __init__(self, n_instances: int, progress: Progress) -> None:
+        self.n_instances = n_instances
+        self.progress = progress
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % REPORT_STEPS == 0:
+            self.progress(REPORT_STEPS * self.n_instances)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.progress(trainer.global_step % REPORT_STEPS * self.n_instances)
+
+
+@contextmanager
+def _numerics(threads: int) -> Iterator[None]:
+    """Train with this many threads and without denormals: decayed moments would slow training many times."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's lines on each fit: a sweep has hundreds, and what they advise does not apply."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning\.")
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
