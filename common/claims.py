@@ -1,0 +1,443 @@
+"""Published claims, the estimates that test them, and the verdicts: `load_claims`, then `evaluate`.
+
+A verdict is that of an equivalence test (two one-sided tests of 2.5 % each): a claim is reproduced when the
+95 % interval of its estimate lies inside the acceptance region, so few seeds can never make a claim pass.
+Sources: Schuirmann (1987) for the test, Efron & Tibshirani (1993), chapter 11, for the jackknife.
+"""
+
+import inspect
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, PositiveInt, model_validator
+from scipy.special import stdtrit
+
+from common.document import Document, Place, Strict, nearest
+from common.spec import check_arguments, class_arguments
+
+Text = Annotated[str, Field(min_length=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Interval = tuple[float, float]
+
+Z = 1.959964
+"""The 97.5 % quantile of the normal distribution."""
+
+MOST_SEEDS = 1_000_000
+"""More seeds than anyone trains: a claim that they would not decide is one that no number decides."""
+
+_PARTS = {
+    "published": [{"published", "margin"}],
+    "theory": [{"theory", "margin"}],
+    "ordering": [{"bound"}],
+    "fraction": [{"bound"}, {"published", "margin"}],
+}
+
+
+class Verdict(StrEnum):
+    """The answer to the question whether a claim was reproduced."""
+
+    REPRODUCED = "reproduced"
+    NOT_REPRODUCED = "not reproduced"
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
+
+
+class Source(Strict):
+    """Where a claim was published, and how its number was read there."""
+
+    paper: Text
+    where: Text
+    read_by: Literal["text", "digitised", "derived", "code"]
+
+
+class Published(Strict):
+    """A published number and what is known of its error; what is not known is absent.
+
+    `sd` is over the `n` networks (or runs) behind the number, `reading_error` the 95 % half width of
+    reading it off a figure, `resolution` the step of the grid behind it.
+    """
+
+    value: Finite
+    sd: Positive | None = None
+    n: PositiveInt | None = None
+    reading_error: Positive | None = None
+    resolution: Positive | None = None
+
+    @model_validator(mode="after")
+    def _has_sample_size(self) -> Self:
+        if self.sd is not None and self.n is None:
+            raise ValueError("sd needs n, the number of networks that it is over")
+        return self
+
+    @property
+    def error(self) -> float:
+        """The standard error; the grid's error is uniform over one step, so its sd is step / sqrt(12)."""
+        sampling = (self.sd or 0) / math.sqrt(self.n or 1)
+        return math.hypot(sampling, (self.reading_error or 0) / Z, (self.resolution or 0) / math.sqrt(12))
+
+
+class Theory(Strict):
+    """A value that a theory gives, without error."""
+
+    value: Finite
+
+
+class Margin(Strict):
+    """How far from the value still counts as the same result, and the rule that says so.
+
+    The rule `published_precision` is 2 · 1.96 standard errors of the published number. The interval of the
+    difference is at least 1.96 of them wide on each side, so this is the smallest margin at which a same
+    result passes with 95 % power when our own error is negligible.
+    """
+
+    rule: Text
+    value: Positive | None = None
+
+    @model_validator(mode="after")
+    def _has_one_value(self) -> Self:
+        if (self.rule == "published_precision") != (self.value is None):
+            raise ValueError("give either the rule published_precision, or a value with its rule")
+        return self
+
+
+class Bound(Strict):
+    """A one-sided acceptance region, and the rule that it follows."""
+
+    rule: Text
+    at_least: Finite | None = None
+    at_most: Finite | None = None
+
+    @model_validator(mode="after")
+    def _has_one_side(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give exactly one of at_least and at_most")
+        return self
+
+
+class Estimate(Strict):
+    """A function of the replication's code, or the mean of a metric over the rows `at` given factors.
+
+    A function whose first parameter is `table` is empirical; for a fraction it returns a Series of bool, one
+    entry per unit judged, else a float, and it raises `ValueError` where it cannot be formed. A function
+    without `table` is exact theory. An empirical estimate must be smooth in the seeds: for a median or a
+    maximum over seeds the jackknife fails (a median over 10 seeds is covered in 75 % of cases, not in 95 %).
+    """
+
+    function: Text | None = None
+    args: dict[str, Any] = Field(default_factory=dict)
+    metric: Text | None = None
+    at: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    statistic: Literal["mean"] = "mean"
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.function is None) == (self.metric is None):
+            raise ValueError("give exactly one of function and metric")
+        foreign = {"at", "statistic"} if self.function else {"args"}
+        if both := sorted(foreign & self.model_fields_set):
+            raise ValueError(f"{both[0]} does not go with {'function' if self.function else 'metric'}")
+        return self
+
+
+class Claim(Strict):
+    """One published statement and how it is tested."""
+
+    statement: Text
+    kind: Literal["published", "theory", "ordering", "fraction"]
+    source: Source
+    estimate: Estimate
+    published: Published | None = None
+    theory: Theory | None = None
+    margin: Margin | None = None
+    bound: Bound | None = None
+    investigated: Text | None = None
+
+    @model_validator(mode="after")
+    def _has_its_parts(self) -> Self:
+        given = {part for part in ("published", "theory", "margin", "bound") if getattr(self, part)}
+        if given not in _PARTS[self.kind]:
+            wanted = " or ".join(" and ".join(sorted(parts, reverse=True)) for parts in _PARTS[self.kind])
+            raise ValueError(f"kind {self.kind} needs {wanted}, got {', '.join(sorted(given)) or 'none'}")
+        if self.margin and self.margin.value is None and not self.published_half_width:
+            raise ValueError(
+                "margin published_precision needs a published error: sd and n, reading_error or resolution"
+            )
+        if self.kind == "fraction" and self.estimate.metric:
+            raise ValueError("kind fraction needs estimate.function, which says of each unit: true or false")
+        return self
+
+    @property
+    def published_half_width(self) -> float:
+        """Half the 95 % interval of the published number, 0 if there is none."""
+        return Z * self.published.error if self.published else 0.0
+
+    @property
+    def region(self) -> Interval:
+        """The values that count as reproduced, both ends included."""
+        if self.bound is not None:
+            low, high = self.bound.at_least, self.bound.at_most
+            return (-math.inf if low is None else low, math.inf if high is None else high)
+        target = self.published or self.theory
+        assert target is not None
+        assert self.margin is not None
+        margin = 2 * self.published_half_width if self.margin.value is None else self.margin.value
+        return (target.value - margin, target.value + margin)
+
+
+class _ClaimsFile(Strict):
+    claims: dict[str, Claim] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a claim.
+
+    `low` and `high` are the interval that was judged, widened by the error of the published number (infinite
+    if one seed gives none); `samples` are the estimates with one seed left out, in the order of the seeds;
+    `more_seeds` would decide an inconclusive claim (None: no number would).
+    """
+
+    name: str
+    claim: Claim
+    value: float
+    low: float
+    high: float
+    region: Interval
+    samples: list[float]
+    verdict: Verdict
+    more_seeds: int | None
+    reason: str
+
+
+def load_claims(path: Path, code: ModuleType) -> dict[str, Claim]:
+    """The claims in the file `path`, by name; `code` is the module that has their estimates.
+
+    Raises:
+        InputError: for the first mistake, with its file, line and key, and what would be right.
+    """
+    document = Document.load(path)
+    claims = document.validate(_ClaimsFile).claims
+    for name, claim in claims.items():
+        if claim.estimate.function is not None:
+            _check_function(document, ("claims", name, "estimate"), claim, code)
+    return claims
+
+
+def _check_function(document: Document, place: Place, claim: Claim, code: ModuleType) -> None:
+    functions = [n for n, f in vars(code).items() if inspect.isfunction(f) and not n.startswith("_")]
+    name = str(claim.estimate.function)
+    if name not in functions:
+        hint = nearest(name, functions)
+        raise document.error((*place, "function"), f"no function {name!r} in {code.__name__}; {hint}")
+    if claim.kind == "fraction" and not _is_empirical(claim, code):
+        raise document.error((*place, "function"), f"a fraction needs {name}(table, ...)")
+    check_arguments(document, (*place, "args"), class_arguments(getattr(code, name)), claim.estimate.args)
+
+
+def t_quantile(probability: float, seeds: int) -> float:
+    """The quantile of Student's t with seeds - 1 degrees of freedom."""
+    return float(stdtrit(seeds - 1, probability))
+
+
+def jackknife_error(samples: Sequence[float]) -> float:
+    """The standard error of an estimate, from its values with one seed left out, at least two of them."""
+    deviations = np.asarray(samples) - np.mean(samples)
+    return math.sqrt((len(samples) - 1) / len(samples) * float(deviations @ deviations))
+
+
+def jackknife(value: float, samples: Sequence[float]) -> Interval:
+    """The 95 % interval of the estimate `value`, from its values with one seed left out.
+
+    Without two samples there is no interval: it is infinite.
+    """
+    if len(samples) < 2:
+        return (-math.inf, math.inf)
+    half = t_quantile(0.975, len(samples)) * jackknife_error(samples)
+    return (value - half, value + half)
+
+
+def wilson(value: float, units: float, quantile: float) -> Interval:
+    """Wilson's interval of the fraction `value` of `units`, which need not be a whole number."""
+    scale = 1 + quantile**2 / units
+    centre = (value + quantile**2 / (2 * units)) / scale
+    half = quantile / scale * math.sqrt(value * (1 - value) / units + quantile**2 / (4 * units**2))
+    return (centre - half, centre + half)
+
+
+def fraction_interval(value: float, units: int, samples: Sequence[float]) -> Interval:
+    """The 95 % interval of a fraction of `units`: side by side the wider of jackknife and Wilson, in [0, 1].
+
+    The jackknife sees that units of one seed go together, but is too short near 0 and 1 and blind where all
+    units agree. Wilson's interval is neither; it counts as many independent units as would have the
+    jackknife's error (the effective sample size of Korn & Graubard 1998), and takes the t quantile, as that
+    error is estimated.
+    """
+    low, high = jackknife(value, samples)
+    if math.isinf(low):
+        return (low, high)
+    variance = jackknife_error(samples) ** 2
+    independent = min(units, value * (1 - value) / variance) if variance and 0 < value < 1 else units
+    score = wilson(value, independent, t_quantile(0.975, len(samples)))
+    return (max(0.0, min(low, score[0])), min(1.0, max(high, score[1])))
+
+
+def widen(value: float, interval: Interval, half_width: float) -> Interval:
+    """`interval` of `value` with an independent error of that half width added in quadrature."""
+    low, high = interval
+    return (value - math.hypot(value - low, half_width), value + math.hypot(high - value, half_width))
+
+
+def judge(interval: Interval, region: Interval) -> Verdict:
+    """Whether `interval` lies inside `region` (ends included), apart from it, or neither."""
+    low, high = interval
+    if math.isnan(low) or math.isnan(high):
+        return Verdict.INVALID
+    if region[0] <= low and high <= region[1]:
+        return Verdict.REPRODUCED
+    return Verdict.NOT_REPRODUCED if high < region[0] or low > region[1] else Verdict.INCONCLUSIVE
+
+
+def more_seeds(
+    value: float, interval: Interval, seeds: int, half_width: float, region: Interval
+) -> int | None:
+    """How many seeds beyond `seeds` would decide a claim, None if no number would.
+
+    The estimate is taken to stay, and its `interval` to shrink as t(seeds - 1) / sqrt(seeds); the half width
+    of the published number's interval does not shrink.
+    """
+    if seeds < 2:
+        return None
+    width = t_quantile(0.975, seeds) / math.sqrt(seeds)
+
+    def decides(n: int) -> bool:
+        shrink = t_quantile(0.975, n) / math.sqrt(n) / width
+        own = (value - shrink * (value - interval[0]), value + shrink * (interval[1] - value))
+        return judge(widen(value, own, half_width), region) is not Verdict.INCONCLUSIVE
+
+    n = bisect_left(range(MOST_SEEDS + 1), True, lo=seeds + 1, key=decides)
+    return n - seeds if n <= MOST_SEEDS else None
+
+
+def evaluate(claims: dict[str, Claim], code: ModuleType, table: pd.DataFrame) -> dict[str, Outcome]:
+    """The outcome of each claim on the instances `table`, one row per network with its `seed`.
+
+    Seeds are the independent unit: instances of one seed share their random numbers.
+    """
+    seeds = np.unique(table["seed"])
+    values: dict[str, list[float]] = {name: [] for name in claims}
+    units: dict[str, int] = {}
+    problems: dict[str, str] = {}
+    # seed by seed, not claim by claim: one part of a large table at a time, used for all claims
+    for left_out in [None, *(seeds if len(seeds) > 1 else [])]:
+        rows = table if left_out is None else table[table["seed"] != left_out]
+        for name, claim in claims.items():
+            if name in problems or (left_out is not None and not _is_empirical(claim, code)):
+                continue
+            try:
+                value, count = _estimate(claim, code, rows)
+                if not math.isfinite(value):
+                    raise ValueError(f"the estimate is {value}")
+            except (ValueError, KeyError) as error:
+                what = f"no {error} in the data" if isinstance(error, KeyError) else str(error)
+                problems[name] = what if left_out is None else f"without seed {left_out}: {what}"
+            else:
+                values[name].append(value)
+                units.setdefault(name, count)
+    return {
+        name: _invalid(name, claim, problems[name])
+        if name in problems
+        else _outcome(name, claim, values[name], units[name], _is_empirical(claim, code))
+        for name, claim in claims.items()
+    }
+
+
+def _is_empirical(claim: Claim, code: ModuleType) -> bool:
+    if claim.estimate.function is None:
+        return True
+    return next(iter(inspect.signature(getattr(code, claim.estimate.function)).parameters), "") == "table"
+
+
+def _estimate(claim: Claim, code: ModuleType, table: pd.DataFrame) -> tuple[float, int]:
+    """The estimate on `table`, and for a fraction how many units it is of."""
+    if claim.estimate.function is None:
+        return _mean(claim.estimate, table), 0
+    function = getattr(code, claim.estimate.function)
+    if not _is_empirical(claim, code):
+        return float(function(**claim.estimate.args)), 0
+    result = function(table, **claim.estimate.args)
+    if claim.kind != "fraction":
+        return float(result), 0
+    judged = np.asarray(result)
+    if not judged.size:
+        raise ValueError("no unit to judge")
+    if judged.dtype != np.bool_:
+        raise TypeError(f"{function.__name__}: a fraction needs a Series of bool, got {judged.dtype}")
+    return float(judged.mean()), judged.size
+
+
+def _mean(estimate: Estimate, table: pd.DataFrame) -> float:
+    for column in [estimate.metric, *estimate.at]:
+        if column not in table:
+            raise ValueError(f"no column {column!r}; {nearest(str(column), [*map(str, table.columns)])}")
+    chosen = np.ones(len(table), dtype=bool)
+    for factor, wanted in estimate.at.items():
+        values = table[factor].to_numpy()
+        if values.dtype.kind in "iuf" and not isinstance(wanted, (str, bool)):
+            chosen &= np.abs(values - wanted) <= 1e-9 * abs(wanted)
+        else:
+            chosen &= np.asarray(values == wanted)
+    if not chosen.any():
+        places = ", ".join(f"{factor} = {wanted}" for factor, wanted in estimate.at.items())
+        raise ValueError(f"no row at {places or 'all'}")
+    # numpy's mean, as that of pandas would leave out NaN
+    return float(np.mean(table[estimate.metric].to_numpy()[chosen]))
+
+
+def _invalid(name: str, claim: Claim, problem: str) -> Outcome:
+    nan = math.nan
+    return Outcome(name, claim, nan, nan, nan, claim.region, [], Verdict.INVALID, None, problem)
+
+
+def _outcome(name: str, claim: Claim, values: list[float], units: int, empirical: bool) -> Outcome:
+    value, *samples = values
+    own = (value, value)
+    if units:
+        own = fraction_interval(value, units, samples)
+    elif empirical:
+        # relative, as equal data can differ in the last digit when summed in another order
+        if len(samples) > 1 and np.ptp(samples) <= 1e-12 * np.max(np.abs(samples)):
+            problem = f"every choice of seeds gives {value:.4g}: a constant where spread is due"
+            return _invalid(name, claim, problem)
+        own = jackknife(value, samples)
+    published, region = claim.published_half_width, claim.region
+    interval = widen(value, own, published)
+    verdict, more = judge(interval, region), None
+    if verdict is Verdict.INCONCLUSIVE:
+        more = more_seeds(value, own, len(samples), published, region)
+    reason = _reason(value, interval, region, verdict, more)
+    return Outcome(name, claim, value, *interval, region, samples, verdict, more, reason)
+
+
+def _reason(value: float, interval: Interval, region: Interval, verdict: Verdict, more: int | None) -> str:
+    if math.isinf(interval[0]):
+        return f"{value:.4g} comes from one seed, which gives no interval"
+    shown = f"{value:.4g}" if interval[0] == interval[1] else f"{value:.4g} {_span(interval)}"
+    if verdict is Verdict.REPRODUCED:
+        return f"{shown} lies inside {_span(region)}"
+    if verdict is Verdict.NOT_REPRODUCED:
+        return f"{shown} lies outside {_span(region)}"
+    cure = "no number of seeds would decide" if more is None else f"about {more} more seeds would decide"
+    return f"{shown} reaches across an end of {_span(region)}; {cure}"
+
+
+def _span(interval: Interval) -> str:
+    return f"[{interval[0]:.4g}, {interval[1]:.4g}]"

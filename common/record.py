@@ -1,0 +1,158 @@
+"""Our own reference numbers, `expected/<paper>/<result>.record.yaml`: read, written, compared with a run."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import yaml
+from pydantic import Field
+
+from common.claims import Claim, Outcome, Verdict, jackknife_error, t_quantile
+from common.document import Document, Loader, Strict
+
+FALSE_ALARMS = 0.01
+"""The probability that a run of the whole suite reports a moved value where nothing has changed."""
+
+_HEADER = "# Written by `replicate record`, never by hand.\n"
+_DIGITS = 6
+
+# text in a file is read back as what it looks like, so strict models need the text itself
+RecordedVerdict = Annotated[Verdict, Field(strict=False)]
+
+
+class RecordedClaim(Strict):
+    """What became of one claim; `samples` are its estimates with one seed left out."""
+
+    verdict: RecordedVerdict
+    value: float
+    low: float
+    high: float
+    samples: list[float]
+
+
+class Record(Strict):
+    """The reference run of one profile: what ran, on what, and what came out."""
+
+    hash: str
+    versions: dict[str, str]
+    device: str
+    commit: str
+    date: str
+    claims: dict[str, RecordedClaim]
+    controls: dict[str, dict[str, RecordedVerdict]] = Field(default_factory=dict)
+
+
+class _RecordFile(Strict):
+    profiles: dict[str, Record]
+
+
+class Change(NamedTuple):
+    """One thing that is not as it should be: the claim (or `control: claim`), and what is wrong with it."""
+
+    claim: str
+    problem: str
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes all text that our loader would read as something else, such as the commit 123e456."""
+
+    yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
+
+
+def recorded(outcome: Outcome) -> RecordedClaim:
+    """The part of `outcome` that a record keeps, at the precision of a record."""
+    value, low, high, *samples = map(_rounded, [outcome.value, outcome.low, outcome.high, *outcome.samples])
+    return RecordedClaim(verdict=outcome.verdict, value=value, low=low, high=high, samples=samples)
+
+
+def load(path: Path) -> dict[str, Record]:
+    """The records in the file `path`, by profile; none if there is no such file.
+
+    Raises:
+        InputError: if the file is not a record.
+    """
+    return Document.load(path).validate(_RecordFile).profiles if path.exists() else {}
+
+
+def save(path: Path, records: Mapping[str, Record]) -> None:
+    """Put `records`, by profile, into the file `path`, all at once or not at all."""
+    data = {"profiles": {profile: record.model_dump(mode="json") for profile, record in records.items()}}
+    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(_HEADER + text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def differences(
+    record: Record | None,
+    outcomes: Mapping[str, Outcome],
+    controls: Mapping[str, Mapping[str, Verdict]],
+    n_claims: int,
+) -> list[Change]:
+    """What of `outcomes` and `controls` is not as in `record`, over the keys of both.
+
+    `n_claims` is the number of claims of the whole suite, over which the budget `FALSE_ALARMS` is split
+    evenly (Bonferroni). The test takes run and record for independent. Reruns with the same seeds differ
+    less than that, so the budget is an upper bound. A control's verdict other than "not reproduced" is
+    always a problem, whatever the record says.
+    """
+    claims = record.claims if record else {}
+    changes = []
+    for name in {**claims, **outcomes}:
+        if name not in outcomes:
+            changes.append(Change(name, "vanished: it is in the record, but was not evaluated"))
+        elif name not in claims:
+            changes.append(Change(name, f"new: {outcomes[name].verdict}, not in the record"))
+        elif problem := _moved(claims[name], outcomes[name], n_claims):
+            changes.append(Change(name, problem))
+    was, now = _flat(record.controls if record else {}), _flat(controls)
+    for name in {**was, **now}:
+        if name not in now:
+            changes.append(Change(name, "vanished: this control is in the record, but was not run"))
+        elif now[name] is not Verdict.NOT_REPRODUCED:
+            changes.append(Change(name, f"{now[name]}, though the control breaks it on purpose"))
+        elif name not in was:
+            changes.append(Change(name, "new: this control is not in the record"))
+    return changes
+
+
+def uninvestigated(records: Mapping[str, Record], claims: Mapping[str, Claim]) -> list[Change]:
+    """The claims that the full profile's record has as other than reproduced, and that no text explains."""
+    full = records["full"].claims if "full" in records else {}
+    return [
+        Change(name, f"recorded as {full[name].verdict}, but `investigated` says nothing")
+        for name, claim in claims.items()
+        if name in full and full[name].verdict is not Verdict.REPRODUCED and claim.investigated is None
+    ]
+
+
+def _moved(old: RecordedClaim, new: Outcome, n_claims: int) -> str | None:
+    if old.verdict is not new.verdict:
+        return f"verdict changed from {old.verdict} to {new.verdict}: {new.reason}"
+    distance, allowed = abs(new.value - old.value), _tolerance(old, new, n_claims)
+    # of an invalid claim there is no value: the comparison with NaN is false
+    if distance > allowed:
+        return f"value moved from {old.value:.6g} to {new.value:.6g}, by more than {allowed:.2g}"
+    return None
+
+
+def _tolerance(old: RecordedClaim, new: Outcome, n_claims: int) -> float:
+    """How far the value may have moved: the t quantile of the claim's share of the budget, and rounding."""
+    # one step of the last digit recorded, which for a theory is all
+    rounding = max(10.0 ** (1 - _DIGITS) * abs(old.value), 1e-9)
+    if math.isinf(old.low) or math.isinf(new.low):
+        return math.inf
+    spreads = [samples for samples in (old.samples, new.samples) if samples]
+    if not spreads:
+        return rounding
+    error = math.hypot(*map(jackknife_error, spreads))
+    return rounding + t_quantile(1 - FALSE_ALARMS / n_claims / 2, min(map(len, spreads))) * error
+
+
+def _flat(controls: Mapping[str, Mapping[str, Verdict]]) -> dict[str, Verdict]:
+    return {f"{control}: {name}": v for control, claims in controls.items() for name, v in claims.items()}
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.{_DIGITS}g}")
