@@ -1,0 +1,122 @@
+"""Claims and verdicts as tables, for the terminal and for the README."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.table import Table
+
+from common.claims import Claim, Outcome, Verdict
+from common.record import Change, Record
+
+START, END = "<!-- claims: written by `replicate record` -->", "<!-- end of claims -->"
+
+_STYLE = {
+    Verdict.REPRODUCED: "green",
+    Verdict.NOT_REPRODUCED: "red",
+    Verdict.INCONCLUSIVE: "yellow",
+    Verdict.INVALID: "bold red",
+}
+
+
+def number(value: float) -> str:
+    """A number with four significant digits; small ones in powers of ten."""
+    return f"{value:.4g}"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """An estimate with its interval, if it has one: exact theory has none, a single seed's is unknown."""
+    if math.isnan(value):
+        return "none"
+    if math.isinf(low) or math.isinf(high):
+        return f"{number(value)} [unknown]"
+    return number(value) if low == high else f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def said(claim: Claim) -> str:
+    """The published or theory value of a claim, or the bound that it sets."""
+    if claim.published is not None:
+        return f"published {number(claim.published.value)}"
+    if claim.theory is not None:
+        return f"theory {number(claim.theory.value)}"
+    return accepted(claim)
+
+
+def accepted(claim: Claim) -> str:
+    """The values that count as reproduced."""
+    low, high = claim.region
+    if math.isinf(low):
+        return f"at most {number(high)}"
+    return f"at least {number(low)}" if math.isinf(high) else f"{number(low)} to {number(high)}"
+
+
+def table(name: str, outcomes: Mapping[str, Outcome], changes: list[Change] | None) -> Table:
+    """The claims of one replication, a line each, with what came out and whether that is as recorded.
+
+    `changes` is None where nothing is compared with the record.
+    """
+    changed = {change.claim for change in changes or []}
+    shown = Table(title=name, title_justify="left", caption_justify="left")
+    for column in ("claim", "said", "ours [95 %]", "accepted", "verdict", "as recorded"):
+        shown.add_column(column, overflow="fold", no_wrap=column in ("claim", "verdict"))
+    for claim, outcome in outcomes.items():
+        style = _STYLE[outcome.verdict]
+        shown.add_row(
+            claim,
+            said(outcome.claim),
+            interval(outcome.value, outcome.low, outcome.high),
+            accepted(outcome.claim),
+            f"[{style}]{outcome.verdict}[/]",
+            "" if changes is None else "[bold red]no[/]" if claim in changed else "yes",
+        )
+    return shown
+
+
+def remarks(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """A line for each claim that was not reproduced: why, and what was found out."""
+    lines = []
+    for name, outcome in outcomes.items():
+        if outcome.verdict is Verdict.REPRODUCED:
+            continue
+        line = f"{name}: {outcome.verdict}: {outcome.reason}"
+        if outcome.claim.investigated:
+            line += f" Investigated: {' '.join(outcome.claim.investigated.split())}"
+        lines.append(line)
+    return lines
+
+
+def markdown(name: str, claims: Mapping[str, Claim], records: Mapping[str, Record]) -> list[str]:
+    """The recorded claims of one replication as lines of Markdown, with the verdicts of the full profile."""
+    recorded = records["full"].claims if "full" in records else {}
+    counts = [sum(c.verdict is verdict for c in recorded.values()) for verdict in Verdict]
+    summary = ", ".join(f"{n} {verdict}" for n, verdict in zip(counts, Verdict, strict=True) if n)
+    lines = [f"**`{name}`**: {summary or 'not recorded yet'}", ""]
+    lines += ["| claim | said | ours [95 %] | accepted | verdict |", "|---|---|---|---|---|"]
+    for key, claim in claims.items():
+        ours, verdict = "", "not recorded yet"
+        if key in recorded:
+            found = recorded[key]
+            ours, verdict = interval(found.value, found.low, found.high), str(found.verdict)
+        emphasis = "" if verdict == Verdict.REPRODUCED else "**"
+        statement = " ".join(claim.statement.split())
+        cells = [statement, said(claim), ours, accepted(claim), f"{emphasis}{verdict}{emphasis}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def with_claims(readme: str, lines: list[str]) -> str:
+    """The text `readme` with the lines put between its markers; unchanged if it has none."""
+    if START not in readme or END not in readme:
+        return readme
+    before, rest = readme.split(START, 1)
+    after = rest.split(END, 1)[1]
+    return f"{before}{START}\n\n" + "\n".join(lines) + f"\n{END}{after}"
+
+
+def save_figures(figures: Mapping[str, object], folder: Path) -> list[Path]:
+    """Write each matplotlib figure as PNG and PDF; the PNGs' paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        for suffix in ("png", "pdf"):
+            figure.savefig(folder / f"{name}.{suffix}", dpi=200)  # type: ignore[attr-defined]
+    return [folder / f"{name}.png" for name in figures]
