@@ -1,0 +1,107 @@
+"""The toy models of Elhage et al. 2022, as ensembles."""
+
+import functools
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from common.ensemble import Ensemble, Weights
+from common.features import Density, Features, Independent, Varying
+from common.metrics import feature_dimensionality, feature_norm, superposition
+
+Importance = Annotated[float, Field(gt=0)]
+
+
+class ToyModel(Ensemble):
+    """h = W x, x' = ReLU(W^T h + b): one weight matrix for both ways, a bias on the output only.
+
+    The loss is the mean over batch and features of I_i (x_i - x'_i)^2, with importance 1 for all features but
+    the last. Start: Xavier normal per network, b = 0.
+    Source: Elhage et al. 2022, "Experiment setup"; loss, start and optimiser as in the authors' notebook.
+
+    Args:
+        features: the distribution of the inputs
+        seeds: for each instance the seed of its start weights and data
+        n_hidden: hidden dimensions, m in the paper
+        extra_importance: importance of the last feature relative to the others
+        bias: whether the output has a bias
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        seeds: Sequence[int],
+        n_hidden: Annotated[int, Field(ge=1)],
+        extra_importance: Varying[Importance] = 1.0,
+        bias: Varying[bool] = True,
+    ) -> None:
+        if n_hidden > features.n_features:
+            raise ValueError(f"n_hidden: expected at most n_features = {features.n_features}, got {n_hidden}")
+        start = functools.partial(_start, n_hidden, features.n_features)
+        super().__init__(features, seeds, start, {"extra_importance": extra_importance, "bias": bias})
+
+    @staticmethod
+    def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
+        """See `Ensemble.loss`."""
+        return _loss(weights, factors, x, torch.relu)
+
+    def metrics(self) -> dict[str, Tensor]:
+        """The paper's measures of each feature, and the weights themselves."""
+        weight = self.weights["weight"].detach()
+        return {
+            "feature_norm": feature_norm(weight),
+            "superposition": superposition(weight),
+            "dimensionality": feature_dimensionality(weight),
+            "weight": weight,
+            "bias": self.weights["bias"].detach() * self.factors["bias"],
+        }
+
+
+class LinearModel(ToyModel):
+    """The toy model without its ReLU. Source: Elhage et al. 2022, "Linear model"."""
+
+    @staticmethod
+    def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
+        """See `Ensemble.loss`."""
+        return _loss(weights, factors, x, lambda output: output)
+
+
+class DenseFeatures(Independent):
+    """A control: features that are never zero, whatever density the sweep says."""
+
+    def __init__(self, n_features: int, density: Varying[Density], batch_size: int = 1024) -> None:
+        super().__init__(n_features, torch.ones_like(torch.as_tensor(density)), batch_size)
+
+
+def _loss(
+    weights: Weights,
+    factors: Mapping[str, Tensor],
+    x: Sequence[Tensor],
+    activation: Callable[[Tensor], Tensor],
+) -> Tensor:
+    # The sums over the few features and hidden units are written out: batched products of such small matrices
+    # are slow, and the compiler makes one loop of this.
+    weight, bias = weights["weight"].unsqueeze(-1), weights["bias"].unsqueeze(-1)
+    hidden = [_sum(weight[:, k, i] * x_i for i, x_i in enumerate(x)) for k in range(weight.shape[1])]
+    error = []
+    for i, x_i in enumerate(x):
+        output = _sum(weight[:, k, i] * h_k for k, h_k in enumerate(hidden))
+        error.append((x_i - activation(output + bias[:, i] * factors["bias"])) ** 2)
+    error[-1] = factors["extra_importance"] * error[-1]
+    return _sum(error).mean(dim=1) / len(x)
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    # the built-in starts from 0, one more operation for the compiler
+    return functools.reduce(operator.add, terms)
+
+
+def _start(n_hidden: int, n_features: int, generator: np.random.Generator) -> dict[str, Tensor]:
+    std = (2 / (n_hidden + n_features)) ** 0.5
+    weight = generator.standard_normal((n_hidden, n_features), dtype=np.float32) * np.float32(std)
+    return {"weight": torch.from_numpy(weight), "bias": torch.zeros(n_features)}
