@@ -24,7 +24,7 @@ from common import record as records
 from common import report
 from common.bench import bench
 from common.claims import Claim, Outcome, Verdict, evaluate, load_claims
-from common.document import InputError, parse_value
+from common.document import Document, InputError, nearest, parse_value
 from common.results import Run, commit
 from common.spec import Spec, find_spec, find_specs, load_spec
 from common.sweep import shards
@@ -147,11 +147,11 @@ def _replications(options: argparse.Namespace, root: Path) -> list[Replication]:
         expected = root / "expected" / name
         claims = load_claims(expected.with_name(f"{expected.name}.yaml"), spec.code)
         for control, breaks in spec.controls.items():
-            for claim in breaks.rejects:
+            for i, claim in enumerate(breaks.rejects):
                 if claim not in claims:
-                    raise InputError(
-                        f"{path}: controls.{control}.rejects: {claim!r} is not a claim of {expected}.yaml"
-                    )
+                    place = ("controls", control, "rejects", i)
+                    hint = nearest(claim, list(claims))
+                    raise Document.load(path).error(place, f"no claim {claim!r}; {hint}")
         controls = {
             control: Run(load_spec(path, options.profile, control, overrides), out)
             for control in spec.controls
@@ -183,12 +183,18 @@ def _judge(replication: Replication) -> Judged:
     return Judged(evaluate(replication.claims, spec.code, tables[None]), controls)
 
 
-def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
-    replications = _replications(options, root)
+def _devices(options: argparse.Namespace) -> Devices:
+    if options.devices is not None and options.devices < 1:
+        raise InputError(f"--devices {options.devices}: expected at least 1")
     try:
-        devices = Devices.choose(options.accelerator, options.devices)
+        return Devices.choose(options.accelerator, options.devices)
     except ValueError as error:
         raise InputError(f"--accelerator/--devices: {error}") from None
+
+
+def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
+    replications = _replications(options, root)
+    devices = _devices(options)
     runs = [run for replication in replications for run in replication.runs]
     total = sum(map(work, runs))
     if not total:
@@ -329,7 +335,7 @@ def _cite(options: argparse.Namespace, root: Path, console: Console) -> int:
 
 
 def _bench(options: argparse.Namespace, root: Path, console: Console) -> int:
-    devices = Devices.choose(options.accelerator, options.devices)
+    devices = _devices(options)
     for name in _names(options, root):
         path = find_spec(root, name)
         if load_spec(path).fields.plain is None:

@@ -1,8 +1,10 @@
 """YAML files as this suite reads them: every value knows its line, every mistake is one line of text."""
 
+import copy
 import difflib
 import re
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -42,20 +44,25 @@ Loader.add_implicit_resolver(
 )
 
 
+_COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
+
+
 def parse_value(text: str) -> Any:
     """The value that `text` has in a spec, for values given on the command line.
 
     Raises:
-        InputError: if `text` is not YAML.
+        InputError: if `text` is not YAML or repeats a key.
     """
     try:
-        return yaml.load(text, Loader=Loader)
+        return _read(text, repr(text), {})
     except yaml.YAMLError as error:
-        raise InputError(f"{text!r} is not a YAML value: {_one_line(error)}") from None
+        raise InputError(f"{text!r} is not a YAML value: {one_line(error)}") from None
 
 
 def nearest(key: str, valid: list[str]) -> str:
     """A hint that names the valid key most like `key`, or all of them."""
+    if not valid:
+        return "there are none"
     close = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(sorted(valid))}"
 
@@ -76,24 +83,37 @@ class Document:
             InputError: if the file is missing, is not YAML, is not a mapping or repeats a key.
         """
         try:
-            loader = Loader(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read: {_one_line(error)}") from None
+            raise InputError(f"{path}: cannot be read: {one_line(error)}") from None
         origins: dict[Place, str] = {}
         try:
-            node = loader.get_single_node()
-            data = _construct(loader, node, (), origins, path) if node is not None else None
+            data = _read(text, str(path), origins)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise InputError(f"{path}:{line}: not YAML: {error.problem}") from None
-        except yaml.YAMLError as error:
-            raise InputError(f"{path}:1: not YAML: {_one_line(error)}") from None
+            problem = ", ".join(part for part in (error.context, error.problem) if part)
+            raise InputError(f"{path}:{line}: not YAML: {problem}") from None
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            raise InputError(f"{path}:{line}: not YAML: {error.reason}: {chr(error.character)!r}") from None
         if not isinstance(data, dict):
             raise InputError(f"{path}:1: expected a mapping of keys to values")
         return cls(data, origins, path)
 
-    def replace(self, dotted: str, value: Any, origin: str) -> None:
-        """Put `value` at the key `dotted` (`trainer.max_steps`, `sweep.0.density`), as from `origin`.
+    def apply(self, layer: Place) -> None:
+        """Put each value of the mapping at `layer` where its dotted key says; its lines go with it."""
+        values: Any = self.data
+        for part in layer:
+            values = values[part]
+        for key, value in list(values.items()):
+            place = (*layer, key)
+            inner = {p[len(place) :]: o for p, o in self.origins.items() if p[: len(place)] == place}
+            self.replace(key, value, self.origins[place], inner)
+
+    def replace(self, dotted: str, value: Any, origin: str, inner: Mapping[Place, str] | None = None) -> None:
+        """Put a copy of `value` at the key `dotted` (`trainer.max_steps`, `sweep.0.density`).
+
+        It comes from `origin`, and its parts from the origins `inner` where they are known.
 
         Raises:
             InputError: if a part of `dotted` on the way is not a mapping or a list.
@@ -102,7 +122,7 @@ class Document:
         target: Any = self.data
         place: Place = ()
         for part in [*parents, last]:
-            step: str | int = int(part) if isinstance(target, list) and part.isdigit() else part
+            step: str | int = int(part) if isinstance(target, list) and part.isdecimal() else part
             place += (step,)
             if isinstance(target, list) and not (isinstance(step, int) and step < len(target)):
                 raise InputError(f"{origin}: {dotted}: a list of {len(target)} has no item {part!r}")
@@ -112,8 +132,9 @@ class Document:
                 if isinstance(target, dict) and step not in target:
                     raise InputError(f"{origin}: {dotted}: no key {part!r}; {nearest(part, list(target))}")
                 target = target[step]  # type: ignore[index]
-        target[place[-1]] = value
+        target[place[-1]] = copy.deepcopy(value)
         self.origins = {p: o for p, o in self.origins.items() if p[: len(place)] != place}
+        self.origins.update({(*place, *part): o for part, o in (inner or {}).items()})
         self.origins[place] = origin
 
     def error(self, place: Place, message: str) -> InputError:
@@ -134,45 +155,85 @@ class Document:
         try:
             return model.model_validate(self.data if data is None else data)
         except ValidationError as errors:
-            first = errors.errors()[0]
+            # an unknown key first: that another one is missing may be its consequence
+            found = sorted(errors.errors(), key=lambda error: error["type"] != "extra_forbidden")
             # pydantic adds names of union members to the place: keep what stands in the document
-            place = self._known((*at, *first["loc"]))
+            places = [self._known((*at, *error["loc"])) for error in found]
+            # of the members of a union, the one that fits furthest down
+            within = [i for i, p in enumerate(places) if p[: len(places[0])] == places[0]]
+            furthest = max(within, key=lambda i: len(places[i]))
+            first, place = found[furthest], places[furthest]
             if first["type"] == "extra_forbidden":
                 valid = _keys(model, place[len(at) : -1])
                 raise self.error(place, f"unknown key; {nearest(str(place[-1]), valid)}") from None
             if first["type"] == "missing":
                 raise self.error((*at, *first["loc"]), "missing key") from None
-            message = first["msg"].removeprefix("Value error, ")
+            message = re.sub(r" or instance of \w+", "", first["msg"].removeprefix("Value error, "))
             shown = "" if isinstance(first["input"], (dict, list)) else f", got {first['input']!r}"
             raise self.error(place, f"{message[0].lower()}{message[1:]}{shown}") from None
 
     def _known(self, place: Place) -> Place:
         known: Place = ()
+        value: Any = self.data
         for part in place:
-            if (*known, part) in self.origins or any(
-                p[: len(known) + 1] == (*known, part) for p in self.origins
-            ):
-                known = (*known, part)
+            items = dict(enumerate(value)) if isinstance(value, list) else value
+            if isinstance(items, dict) and part in items:
+                known, value = (*known, part), items[part]
         return known or place
 
 
-def _construct(loader: Loader, node: yaml.Node, place: Place, origins: dict[Place, str], path: Path) -> Any:
-    origins.setdefault(place, f"{path}:{node.start_mark.line + 1}")
+def _read(text: str, name: str, origins: dict[Place, str]) -> Any:
+    """The value of the YAML `text`; `origins` is filled with its places, as in `name`."""
+    loader = Loader(text)
+    try:
+        node = loader.get_single_node()
+        return None if node is None else _construct(loader, node, (), origins, name, ())
+    except RecursionError:
+        raise InputError(f"{name}:{loader.line + 1}: nested too deeply") from None
+
+
+def _construct(
+    loader: Loader,
+    node: yaml.Node,
+    place: Place,
+    origins: dict[Place, str],
+    name: str,
+    around: tuple[yaml.Node, ...],
+) -> Any:
+    """The value of `node`, which stands inside the nodes `around`; each alias gets a value of its own."""
+    line = node.start_mark.line + 1
+    origins.setdefault(place, f"{name}:{line}")
+    if node in around:
+        raise InputError(f"{origins[place]}: {'.'.join(map(str, place))}: an alias to what it stands in")
+    if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
+        raise InputError(f"{name}:{line}: the tag {node.tag!r} is not read; write plain mappings and lists")
+    around = (*around, node)
     if isinstance(node, yaml.MappingNode):
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            line = key_node.start_mark.line + 1
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise InputError(f"{name}:{line}: <<: keys are not merged; write them out")
+            key = _scalar(loader, key_node, name)
             if not isinstance(key, str):
-                raise InputError(f"{path}:{line}: {key!r}: a key must be a string")
+                raise InputError(f"{name}:{line}: {key!r}: a key must be a string; put it in quotes")
             if key in result:
                 first = origins[(*place, key)].rsplit(":", 1)[1]
-                raise InputError(f"{path}:{line}: {key}: duplicate key, first on line {first}; keep one")
-            origins[(*place, key)] = f"{path}:{line}"
-            result[key] = _construct(loader, value_node, (*place, key), origins, path)
+                raise InputError(f"{name}:{line}: {key}: duplicate key, first on line {first}; keep one")
+            origins[(*place, key)] = f"{name}:{line}"
+            result[key] = _construct(loader, value_node, (*place, key), origins, name, around)
         return result
     if isinstance(node, yaml.SequenceNode):
-        return [_construct(loader, n, (*place, i), origins, path) for i, n in enumerate(node.value)]
-    return loader.construct_object(node, deep=True)
+        return [_construct(loader, n, (*place, i), origins, name, around) for i, n in enumerate(node.value)]
+    return _scalar(loader, node, name)
+
+
+def _scalar(loader: Loader, node: yaml.Node, name: str) -> Any:
+    try:
+        return loader.construct_object(node, deep=True)
+    except (AttributeError, KeyError, ValueError):  # 2022-13-01 looks like a date, 0x_ like a number
+        line, kind = node.start_mark.line + 1, node.tag.rsplit(":", 1)[-1]
+        raise InputError(f"{name}:{line}: {node.value!r} is no {kind}; put a string in quotes") from None
 
 
 def _keys(model: type[BaseModel], place: Place) -> list[str]:
@@ -190,5 +251,6 @@ def _keys(model: type[BaseModel], place: Place) -> list[str]:
     return [field.alias or name for name, field in annotation.model_fields.items()] if is_model else []
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What `error` says, without line breaks."""
     return " ".join(str(error).split())

@@ -2,17 +2,16 @@
 
 import hashlib
 import importlib.metadata
+import io
 import json
 import platform
 import subprocess
 import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import torch
 
 from common.ensemble import NUMERICS
@@ -31,36 +30,36 @@ class Run:
 
     def __init__(self, spec: Spec, out: Path) -> None:
         self.spec = spec
-        self.resolved: dict[str, Any] = {
-            **spec.resolved(),
-            "numerics": NUMERICS,
-            "torch": torch.__version__.split("+")[0],
-        }
-        text = json.dumps(self.resolved, sort_keys=True)
-        self.hash = hashlib.sha256(text.encode()).hexdigest()[:12]
+        numerics = {"numerics": NUMERICS, "torch": torch.__version__.split("+")[0]}
+        text = json.dumps({**spec.resolved(), **numerics}, sort_keys=True)
+        self.resolved: dict[str, Any] = json.loads(text)  # as a manifest gives it back, tuples as lists
+        self.hash = _digest(text.encode())[:12]
         variant = spec.profile if spec.control is None else f"{spec.profile}-{spec.control}"
         self.variant = out / spec.name / variant
         self.folder = self.variant / self.hash
 
-    def shard_path(self, number: int) -> Path:
-        """Where the shard `number` is stored."""
-        return self.folder / "shards" / f"{number:05d}.parquet"
-
     def has(self, number: int) -> bool:
-        """Whether the shard `number` is stored and can be read; one that is damaged counts as missing."""
-        return _read(self.shard_path(number)) is not None
+        """Whether the shard `number` is stored; one that is damaged counts as missing."""
+        return self._shard(number) is not None
 
     def write_shard(self, number: int, table: pd.DataFrame) -> None:
         """Store the instances of one shard, whole or not at all."""
-        _write(self.shard_path(number), lambda path: _to_parquet(table, path))
+        data = _to_bytes(table)
+        _write(self.folder / "shards" / f"{number:05d}.{_digest(data)}.parquet", data)
+
+    def _shard(self, number: int) -> pd.DataFrame | None:
+        paths = self.folder.glob(f"shards/{number:05d}.*.parquet")
+        tables = (_read(path, path.name.split(".")[1]) for path in paths)
+        return next((table for table in tables if table is not None), None)
 
     def finish(self, shards: list[Shard], device: str, wall_s: float) -> pd.DataFrame:
         """Join the shards into the instances table, in the order of the sweep, and write the manifest."""
-        tables = [_read(self.shard_path(shard.number)) for shard in shards]
+        tables = [self._shard(shard.number) for shard in shards]
         table = pd.concat([t for t in tables if t is not None]).sort_index()
         if len(table) != sum(len(shard.rows) for shard in shards):
             raise RuntimeError(f"{self.folder}: {len(table)} instances in the shards, the sweep has more")
-        _write(self.folder / "instances.parquet", lambda path: _to_parquet(table, path))
+        data = _to_bytes(table)
+        _write(self.folder / "instances.parquet", data)
         manifest = {
             "name": self.spec.name,
             "title": self.spec.fields.title,
@@ -70,14 +69,14 @@ class Run:
             "spec": self.resolved,
             "seeds": self.spec.seeds,
             "instances": len(table),
+            "instances_digest": _digest(data),
             "shards": len(shards),
             "device": device,
             "wall_s": round(wall_s, 1),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": versions(),
         }
-        text = json.dumps(manifest, indent=1)
-        _write(self.folder / "manifest.json", lambda path: path.write_text(text, encoding="utf-8"))
+        _write(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
         return table
 
     def manifest(self) -> dict[str, Any] | None:
@@ -86,7 +85,10 @@ class Run:
 
     def table(self) -> pd.DataFrame | None:
         """The instances table of a finished run, or None: a row per network, in the order of the sweep."""
-        return _read(self.folder / "instances.parquet") if self.manifest() else None
+        manifest = self.manifest()
+        if manifest is None:
+            return None
+        return _read(self.folder / "instances.parquet", manifest["instances_digest"])
 
     def why_incomplete(self, shards: list[Shard]) -> str | None:
         """Why this run would train something: shards missing, spec or versions changed. None if complete."""
@@ -146,23 +148,31 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _to_parquet(table: pd.DataFrame, path: Path) -> None:
-    table.to_parquet(path, write_page_checksum=True)
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _read(path: Path) -> pd.DataFrame | None:
+def _to_bytes(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _read(path: Path, digest: str) -> pd.DataFrame | None:
+    """The table in the file `path`, or None if there is none or its content is not what was written."""
     try:
-        return pd.read_parquet(path, page_checksum_verification=True)
-    except (OSError, pa.ArrowException):
+        data = path.read_bytes()
+    except OSError:
         return None
+    return pd.read_parquet(io.BytesIO(data)) if _digest(data) == digest else None
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # of its own name, so that two writers cannot mix; renamed once it is whole
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        write(temporary)
+        temporary.write_bytes(data)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

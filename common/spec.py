@@ -3,20 +3,21 @@
 import importlib
 import inspect
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 import numpy as np
+import pydantic
 import torch
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, create_model
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, create_model, model_validator
 
-from common.document import Document, InputError, Place, Strict, nearest
+from common.document import Document, InputError, Place, Strict, nearest, one_line
 from common.ensemble import Ensemble
 from common.features import VARYING, Features
 
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True, extra="forbid")
 _GIVEN_AT_RUN_TIME = {"self", "features", "seeds", "params", "table"}
 
 
@@ -63,10 +64,18 @@ class Fields(Strict):
 class Range(Strict):
     """`count` values of a factor from `start` to `stop`, both included, evenly spaced on the axis named."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     start: float = Field(alias="from")
     stop: float = Field(alias="to")
     count: int = Field(ge=2)
-    spacing: str = Field(default="linear", pattern="^(linear|log)$")
+    spacing: Literal["linear", "log"] = "linear"
+
+    @model_validator(mode="after")
+    def _has_logarithms(self) -> Self:
+        if self.spacing == "log" and min(self.start, self.stop) <= 0:
+            raise ValueError(f"spacing log needs from and to above 0, got {self.start} and {self.stop}")
+        return self
 
     def values(self) -> list[float]:
         """The values, ascending or descending as `start` and `stop` say."""
@@ -190,17 +199,16 @@ def load_spec(
     if profile != "full" and profile not in fields.profiles:
         valid = nearest(profile, ["full", *fields.profiles])
         raise document.error(("profiles",), f"no profile {profile!r}; {valid}")
+    for section in ("model", "features", "optimizer"):
+        document.data[section].setdefault("init_args", {})
+    if profile != "full":
+        document.apply(("profiles", profile))
+        fields = document.validate(Fields)
     if control is not None and control not in fields.controls:
         raise document.error(("controls",), f"no control {control!r}; {nearest(control, [*fields.controls])}")
     # the control comes last: what it breaks must stay broken in every profile
-    layers: list[Place] = [("profiles", profile)] if profile != "full" else []
-    layers += [("controls", control, "set")] if control is not None else []
-    for place in layers:
-        values: Any = document.data
-        for part in place:
-            values = values[part]
-        for key, value in values.items():
-            document.replace(key, value, document.origins[(*place, key)])
+    if control is not None:
+        document.apply(("controls", control, "set"))
     for key, (value, origin) in (overrides or {}).items():
         document.replace(key, value, origin)
     fields = document.validate(Fields)
@@ -211,6 +219,11 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
     model_class = _checked_class(document, "model", fields.model, Ensemble)
     features_class = _checked_class(document, "features", fields.features, Features)
     optimizer_class = _checked_class(document, "optimizer", fields.optimizer, torch.optim.Optimizer)
+    known = {**class_arguments(features_class), **class_arguments(model_class)}
+    for i, entry in enumerate(fields.sweep):
+        for name in entry:
+            if name not in {"part", *known}:
+                raise document.error(("sweep", i, name), f"unknown factor; {nearest(name, list(known))}")
     swept = {key for grid in fields.sweep for key in grid}
     spec = Spec(
         name=f"{document.path.resolve().parent.name}/{document.path.stem}",
@@ -221,18 +234,14 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
         model=_arguments(document, "model", class_arguments(model_class), fields.model, swept),
         features=_arguments(document, "features", class_arguments(features_class), fields.features, swept),
         optimizer=_arguments(
-            document, "optimizer", class_arguments(optimizer_class), fields.optimizer, swept
+            document, "optimizer", class_arguments(optimizer_class), fields.optimizer, set()
         ),
-        grids=_grids(document, fields, {**class_arguments(features_class), **class_arguments(model_class)}),
+        grids=_grids(document, fields, known),
         seeds=list(range(fields.seeds)) if isinstance(fields.seeds, int) else list(fields.seeds),
     )
     if len(set(spec.seeds)) < len(spec.seeds) or not spec.seeds:
         raise document.error(("seeds",), "expected at least one seed and no seed twice")
-    try:
-        code = spec.code
-    except ImportError as error:
-        raise document.error(("code",), f"cannot be imported: {error}") from None
-    if not callable(getattr(code, "figures", None)):
+    if not callable(getattr(_module(document, ("code",), fields.code), "figures", None)):
         raise document.error(("code",), f"{fields.code} has no function figures(table)")
     _check_structures(document, spec)
     return spec
@@ -241,8 +250,9 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
 def class_arguments(function: Callable[..., Any]) -> dict[str, Argument]:
     """The arguments that a spec may give to `function`, by name."""
     owner: Any = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
-    # not those of what it returns: "pd.Series[bool]" means something to a type checker only
-    annotations = {name: hint for name, hint in owner.__annotations__.items() if name != "return"}
+    # not those of the table and of what it returns: "pd.Series[bool]" means something to a type checker only
+    skipped = {"return", *_GIVEN_AT_RUN_TIME}
+    annotations = {name: hint for name, hint in owner.__annotations__.items() if name not in skipped}
     source = SimpleNamespace(__annotations__=annotations)
     hints = get_type_hints(source, owner.__globals__, include_extras=True)
     result = {}
@@ -284,27 +294,37 @@ def check_arguments(
         if name not in known:
             raise document.error((*place, name), f"unknown argument; {nearest(name, list(known))}")
     fields: dict[str, Any] = {
-        name: (argument.type, ... if argument.default is inspect.Parameter.empty else argument.default)
+        name: (
+            _lists_too(argument.type),
+            ... if argument.default is inspect.Parameter.empty else argument.default,
+        )
         for name, argument in known.items()
         if name in given or name not in optional
     }
-    config = ConfigDict(strict=place[0] != "optimizer", arbitrary_types_allowed=True, extra="forbid")
-    model = create_model("Arguments", __config__=config, **fields)
+    model = create_model("Arguments", __config__=_STRICT, **fields)
     values = document.validate(model, given, at=place)
     return {name: getattr(values, name) for name in fields}
 
 
+def _lists_too(hint: Any) -> Any:
+    """`hint`, with a list accepted for a tuple, which YAML cannot write."""
+    return Annotated[hint, pydantic.Strict(False)] if get_origin(hint) is tuple else hint
+
+
 def _grids(document: Document, fields: Fields, known: dict[str, Argument]) -> list[Grid]:
-    grids = []
+    grids: list[Grid] = []
     names = set().union(*fields.sweep) - {"part"}
     for i, entry in enumerate(fields.sweep):
         factors: dict[str, list[Any]] = {}
+        part = entry.get("part", str(i))
+        if not isinstance(part, (str, int)) or isinstance(part, bool):
+            raise document.error(("sweep", i, "part"), f"expected a name, got {part!r}")
+        if str(part) in [grid.part for grid in grids]:
+            raise document.error(("sweep", i, "part"), f"another entry is called {part!r} too; name each one")
         for name, value in entry.items():
             place = ("sweep", i, name)
             if name == "part":
                 continue
-            if name not in known:
-                raise document.error(place, f"unknown factor; {nearest(name, list(known))}")
             values = value if isinstance(value, list) else [value]
             if isinstance(value, dict):
                 values = document.validate(Range, value, at=place).values()
@@ -313,28 +333,22 @@ def _grids(document: Document, fields: Fields, known: dict[str, Argument]) -> li
             for j, one in enumerate(values):
                 at = place if not isinstance(value, list) else (*place, j)
                 checked = _check_one(document, at, name, known[name], one)
-                factors.setdefault(name, []).append(checked)
+                if checked in factors.setdefault(name, []):
+                    raise document.error(at, f"{checked} stands here twice; each value once")
+                factors[name].append(checked)
         for name in sorted(names - set(factors)):
             argument = known[name]
             if argument.default is inspect.Parameter.empty:
                 raise document.error(("sweep", i), f"missing factor {name!r}, which other entries have")
             factors[name] = [argument.default]
-        grids.append(Grid(str(entry.get("part", i)), {name: factors[name] for name in sorted(factors)}))
-    if len({grid.part for grid in grids}) < len(grids):
-        raise document.error(("sweep",), "two entries have the same part; name each one")
+        grids.append(Grid(str(part), {name: factors[name] for name in sorted(factors)}))
     return grids
 
 
 def _check_one(
     document: Document, place: tuple[str | int, ...], name: str, argument: Argument, value: Any
 ) -> Any:
-    model = create_model(
-        "Factor",
-        __config__=ConfigDict(strict=True, arbitrary_types_allowed=True),
-        **{name: (argument.type, ...)},
-    )  # type: ignore[call-overload]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise document.error(place, f"expected a finite number, got {value}")
+    model = create_model("Factor", __config__=_STRICT, **{name: (argument.type, ...)})  # type: ignore[call-overload]
     return getattr(
         document.validate(model, {name: value}, at=place[:-1] if place[-1] == name else place), name
     )
@@ -349,13 +363,40 @@ def _check_structures(document: Document, spec: Spec) -> None:
         for combination in itertools.product(*(grid.factors[name] for name in structural)):
             row = {**first, **dict(zip(structural, combination, strict=True))}
             try:
-                spec.build(row, seeds=[0])
+                ensemble = spec.build(row, seeds=[0])
             except ValueError as error:
-                key = str(error).split(":")[0]
-                classes = (("model", "init_args", key), ("features", "init_args", key))
-                places: list[Place] = [("sweep", i, key), *classes]
-                place = next((p for p in places if p in document.origins), ("sweep", i))
-                raise document.error(place, str(error).removeprefix(f"{key}: ")) from None
+                key, _, message = one_line(error).partition(": ")
+                place = _place_of(spec, i, key, row)
+                said = message if place else one_line(error)
+                raise document.error(place or ("sweep", i), said) from None
+            _check_optimizer(document, spec, ensemble)
+
+
+def _check_optimizer(document: Document, spec: Spec, ensemble: Ensemble) -> None:
+    given = set(spec.fields.optimizer.init_args)
+    # each argument without the others first, so that the one at fault is named
+    for names in (*({name} for name in spec.fields.optimizer.init_args), given):
+        arguments = {n: value for n, value in spec.optimizer.items() if n in names or n not in given}
+        try:
+            spec.optimizer_class(ensemble.parameters(), **arguments)
+        except (RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, TypeError) and names != given:
+                continue  # it cannot do without the others
+            place = ("optimizer", "init_args", *(names if len(names) == 1 else ()))
+            said = f"{spec.optimizer_class.__name__}: {one_line(error)}"
+            raise document.error(place, said) from None
+
+
+def _place_of(spec: Spec, entry: int, key: str, row: Mapping[str, Any]) -> Place | None:
+    """Where the document says what the argument `key` is in `row` of this entry of the sweep."""
+    if key in spec.fields.sweep[entry]:
+        place = ("sweep", entry, key)
+        is_list = isinstance(spec.fields.sweep[entry][key], list)
+        return (*place, spec.grids[entry].factors[key].index(row[key])) if is_list else place
+    for section, given in (("model", spec.fields.model), ("features", spec.fields.features)):
+        if key in given.init_args:
+            return (section, "init_args", key)
+    return None
 
 
 def _import(class_path: str) -> Any:
@@ -365,17 +406,31 @@ def _import(class_path: str) -> Any:
 
 def _checked_class(document: Document, section: str, given: ClassSpec, base: type) -> Any:
     place = (section, "class_path")
-    module, _, name = given.class_path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, ValueError) as error:
-        raise document.error(place, f"no module {module!r}: {error}") from None
-    except AttributeError:
-        names = [n for n in dir(importlib.import_module(module)) if not n.startswith("_")]
-        raise document.error(place, f"no class {name!r} in {module}; {nearest(name, names)}") from None
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise document.error(place, f"{given.class_path} is not a {base.__name__}")
+    module_name, _, name = given.class_path.rpartition(".")
+    if not module_name:
+        raise document.error(place, f"expected package.module.Class, got {given.class_path!r}")
+    module = _module(document, place, module_name)
+
+    def fits(member: Any) -> bool:
+        return isinstance(member, type) and issubclass(member, base) and not inspect.isabstract(member)
+
+    names = [n for n, member in vars(module).items() if fits(member) and member is not base]
+    if not hasattr(module, name):
+        raise document.error(place, f"no class {name!r} in {module_name}; {nearest(name, names)}")
+    found = getattr(module, name)
+    if not fits(found) or found is base:
+        wanted = f"a class derived from {base.__name__}"
+        raise document.error(place, f"{name!r} is not {wanted}; {nearest(name, names)}")
     return found
+
+
+def _module(document: Document, place: Place, name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise document.error(place, f"{name!r} is not the dotted name of a module")
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise document.error(place, f"cannot import {name!r}: {one_line(error)}") from None
 
 
 def find_specs(root: Path) -> dict[str, Path]:

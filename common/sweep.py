@@ -36,7 +36,9 @@ def shards(spec: Spec) -> list[Shard]:
     table = instances(spec)
     varying = spec.varying()
     structural = [name for name in spec.grids[0].factors if not varying[name]]
-    groups = [rows for _, rows in table.groupby(structural, sort=False)] if structural else [table]
+    groups = (
+        [rows for _, rows in table.groupby(structural, sort=False, dropna=False)] if structural else [table]
+    )
     pieces: list[pd.DataFrame] = []
     for group in groups:
         rows = group.sort_values("seed", kind="stable")

@@ -71,6 +71,33 @@ class LinearModel(ToyModel):
         return _loss(weights, factors, x, lambda output: output)
 
 
+class BatchedStart(ToyModel):
+    """The toy model with the authors' start, for investigations: smaller, the more networks share a tensor.
+
+    Their notebook applies Xavier's rule to one tensor (networks, features, hidden), which takes the number of
+    networks for a fan; how many there were for the phase diagrams is not stated.
+
+    Args:
+        batched: networks in the tensor
+        features, seeds, n_hidden, extra_importance, bias: as in `ToyModel`
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        seeds: Sequence[int],
+        n_hidden: Annotated[int, Field(ge=1)],
+        batched: Annotated[int, Field(ge=1)],
+        extra_importance: Varying[Importance] = 1.0,
+        bias: Varying[bool] = True,
+    ) -> None:
+        super().__init__(features, seeds, n_hidden, extra_importance, bias)
+        theirs = 2 / (n_hidden * (features.n_features + batched))
+        ours = 2 / (n_hidden + features.n_features)
+        with torch.no_grad():
+            self.weights["weight"] *= (theirs / ours) ** 0.5
+
+
 class DenseFeatures(Independent):
     """A control: features that are never zero, whatever density the sweep says."""
 

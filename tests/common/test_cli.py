@@ -1,0 +1,130 @@
+"""Tests of the command `replicate`: the README's worked example, exit codes, one line on bad input."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from common.cli import main
+
+ROOT = Path(__file__).parents[2]
+NAME = "example/projection"
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The README's worked example, its files as they stand there, in a folder of their own."""
+    monkeypatch.delenv("CI", raising=False)
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Add a replication")[1]
+    files = re.findall(r"^`([\w./]+/[\w./]+)`:.*?\n```\w+\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    assert len(files) == 5
+    for path, content in files:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content, encoding="utf-8")
+    return tmp_path
+
+
+def replicate(root: Path, *arguments: str) -> int:
+    return main(["--root", str(root), *arguments])
+
+
+def test_the_worked_example(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert replicate(example, "status") == 0
+    assert "never run" in capsys.readouterr().out
+
+    # all is new, so nothing is as recorded
+    assert replicate(example, "run", NAME, "--devices", "1") == 1
+    said = capsys.readouterr().out
+    assert "loses 1 of the 1 claims that it must lose" in said
+    assert "squared_norm: new: reproduced, not in the record" in said
+    assert list(example.glob("results/example/projection/full/*/figures/squared_norm.png"))
+
+    assert replicate(example, "record", NAME) == 0
+    capsys.readouterr()
+    assert replicate(example, "check", NAME) == 0
+    assert "All as recorded." in capsys.readouterr().out
+    assert replicate(example, "run", NAME) == 0
+    assert "Nothing to train" in capsys.readouterr().out
+
+    # a claim that the record has and the claims no longer have is a change, and so is a control that holds
+    record = example / "expected/example/projection.record.yaml"
+    stored = record.read_text(encoding="utf-8")
+    record.write_text(stored.replace("squared_norm:", "vanished:"), encoding="utf-8")
+    assert replicate(example, "check", NAME) == 1
+    assert "vanished: it is in the record, but was not evaluated" in capsys.readouterr().out
+    record.write_text(stored, encoding="utf-8")
+    spec = example / "replications/example/projection.yaml"
+    spec.write_text(spec.read_text(encoding="utf-8").replace("20.", "1e-2"), encoding="utf-8")
+    assert replicate(example, "run", NAME, "--devices", "1") == 1
+    assert "reproduced, though the control breaks it on purpose" in capsys.readouterr().out
+
+
+def test_a_changed_spec_is_not_compared_with_the_record(
+    example: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = replicate(example, "run", NAME, "--set", "trainer.max_steps=2", "--seeds", "2", "--devices", "1")
+    assert code == 0
+    assert "nothing is compared with the record" in capsys.readouterr().out
+    assert len(list(example.glob("results/example/projection/full/*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "example/projektion"], "no such replication; did you mean 'example/projection'?"),
+        (["run", "--profile", "quick"], "projection.yaml:1: profiles: no profile 'quick'; valid: full"),
+        (["run", "--set", "seeds"], "--set seeds: expected KEY=VALUE, as in --set trainer.max_steps=100"),
+        (["run", "--set", "trainer.max_step=1"], "trainer.max_step: unknown key; did you mean 'max_steps'?"),
+        (["run", "--seeds", "-1"], "--seeds -1: seeds: "),
+        (["run", "--accelerator", "cuda", "--devices", "99"], "--devices: 99 GPUs asked for, this machine"),
+        (["run", "--devices", "0"], "--devices 0: expected at least 1"),
+        (["bench", "--devices", "0"], "--devices 0: expected at least 1"),
+        (["check"], "example/projection (full): never run; `replicate run` trains it"),
+        (["record"], "example/projection (full): never run; `replicate run` trains it"),
+        (["cite", "nobody/nothing"], "nobody/nothing: no such replication; valid: example/projection"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_2(
+    example: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert replicate(example, *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("replicate: ")
+    assert message in line
+
+
+def test_a_control_that_names_no_claim_is_an_error(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = example / "replications/example/projection.yaml"
+    spec.write_text(spec.read_text(encoding="utf-8").replace("rejects: [squared", "rejects: [sqared"))
+    assert replicate(example, "status") == 2
+    said = capsys.readouterr().err
+    assert re.search(
+        r"projection.yaml:\d+: controls.decayed.rejects.0: no claim 'sqared_norm'; did you mean", said
+    )
+
+
+def test_a_record_is_never_made_in_ci(
+    example: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    assert replicate(example, "record") == 2
+    assert "never in CI" in capsys.readouterr().err
+
+
+def test_a_folder_without_replications_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert replicate(tmp_path, "list") == 2
+    assert "no folder replications/ in it" in capsys.readouterr().err
+
+
+def test_list_and_cite(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert replicate(example, "list") == 0
+    assert "10 networks of 2,000 steps; profiles: full; controls: decayed" in capsys.readouterr().out
+    assert replicate(example, "cite", NAME) == 0
+    assert capsys.readouterr().out.startswith("@misc{example2026")
+
+
+def test_the_suite_s_own_replications_are_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert replicate(ROOT, "list") == 0
+    assert "toy_models_of_superposition/phase_diagram" in capsys.readouterr().out

@@ -1,0 +1,56 @@
+"""Tests of common/features.py: exact maps of given uniforms, and streams that depend on their seed alone."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from common.features import Draws, Independent, generator
+
+steady = settings(derandomize=True, max_examples=50, deadline=None, database=None)
+
+
+@steady
+@given(st.lists(st.floats(0, 1, exclude_max=True, width=32), min_size=1, max_size=20), st.floats(0.01, 1))
+def test_a_feature_is_zero_where_the_uniform_is_not_below_the_density(u: list[float], density: float) -> None:
+    uniform, p = torch.tensor([u], dtype=torch.float64), torch.tensor([[density]], dtype=torch.float64)
+    (x,) = Independent.sample([uniform], {"density": p})
+    torch.testing.assert_close(x, torch.where(uniform < p, uniform / p, 0.0).double(), rtol=1e-15, atol=0)
+    assert ((x >= 0) & (x <= 1)).all()
+
+
+@pytest.mark.parametrize("density", [1.0, 0.3, 0.01])
+def test_features_have_their_density_and_are_uniform_where_not_zero(density: float) -> None:
+    """Two tests at 1e-4 each, of a fixed seed: 2 of 10 000 seeds would have given a false alarm."""
+    uniform = torch.from_numpy(generator("training", 1).random((1, 100_000), dtype=np.float32))
+    x = Independent.sample([uniform], {"density": torch.tensor([[density]])})[0][0].numpy()
+    active = x[x > 0]
+    assert stats.binomtest(len(active), len(x), density).pvalue > 1e-4
+    assert stats.kstest(active, "uniform").pvalue > 1e-4
+
+
+def test_a_stream_depends_on_seed_and_purpose_alone() -> None:
+    features = Independent(n_features=2, density=0.5, batch_size=8)
+
+    def first(seeds: list[int], stream: str = "training") -> torch.Tensor:
+        # more steps than are drawn in one call
+        steps = list(itertools.islice(Draws(features, seeds, stream), Draws.BLOCK + 3))
+        return torch.stack(steps).reshape(len(steps), len(seeds), 2, 8)
+
+    both, swapped, alone = first([3, 5]), first([5, 3]), first([5])
+    torch.testing.assert_close(both[:, 1], alone[:, 0], rtol=0, atol=0)
+    torch.testing.assert_close(swapped[:, 0], alone[:, 0], rtol=0, atol=0)
+    assert not torch.equal(both[:, 0], both[:, 1])
+    assert not torch.equal(alone, first([5], "evaluation"))
+    assert not torch.equal(alone[0], alone[Draws.BLOCK])
+
+
+def test_impossible_sizes_name_the_argument() -> None:
+    with pytest.raises(ValueError, match=r"^n_features: expected at least 1, got 0$"):
+        Independent(n_features=0, density=0.5)
+    with pytest.raises(ValueError, match=r"^batch_size: expected at least 1, got 0$"):
+        Independent(n_features=2, density=0.5, batch_size=0)

@@ -1,0 +1,162 @@
+"""Tests of common/training.py: the table does not depend on cuts, workers, or on having been stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from common import training
+from common.results import Run
+from common.spec import Spec
+from common.sweep import shards
+from common.training import Devices, build, train, work
+
+ONE = Devices("cpu", 1)
+WEIGHTS = ["weight_0_0", "weight_0_1", "bias_0", "bias_1"]
+
+
+def trained(spec: Spec, out: Path, devices: Devices = ONE) -> pd.DataFrame:
+    run = Run(spec, out)
+    train([run], devices)
+    table = run.table()
+    assert table is not None
+    return table
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_the_table_has_a_row_per_instance_with_factors_and_metrics(small: Any, tmp_path: Path) -> None:
+    table = trained(small(), tmp_path)
+    assert list(table.index) == list(range(18))
+    assert {"part", "density", "extra_importance", "seed", "loss", "feature_norm_1", *WEIGHTS} <= set(table)
+    assert table[["density", "extra_importance", "seed"]].drop_duplicates().shape[0] == 18
+    assert table["loss"].gt(0).all()
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("shard_size", ["1", "5", "18"])
+def test_an_instance_does_not_depend_on_the_cut(small: Any, tmp_path: Path, shard_size: str) -> None:
+    """To rounding, over the first 100 steps, with the same networks in other shards and other orders."""
+    table, other = trained(small(), tmp_path), trained(small(shard_size=shard_size), tmp_path)
+    pd.testing.assert_frame_equal(other, table, rtol=1e-4, atol=1e-5)
+
+
+def test_the_number_of_workers_changes_no_bit(small: Any, tmp_path: Path) -> None:
+    one = trained(small(), tmp_path / "one")
+    two = trained(small(), tmp_path / "two", Devices("cpu", 2))
+    pd.testing.assert_frame_equal(two, one, check_exact=True)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_a_second_run_trains_nothing_and_a_damaged_shard_is_trained_again(small: Any, tmp_path: Path) -> None:
+    spec = small()
+    run = Run(spec, tmp_path)
+    table = trained(spec, tmp_path)
+    assert work(run) == 0
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+    train([run], ONE)
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
+
+    (run.folder / "instances.parquet").unlink()
+    (shard,) = run.folder.glob("shards/00001.*")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    shard.write_bytes(content)
+    assert run.why_incomplete(shards(spec)) == "1 of 5 shards missing: 1"
+    assert work(run) == len(shards(spec)[1].rows) * 100
+    pd.testing.assert_frame_equal(trained(spec, tmp_path), table, check_exact=True)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_progress_adds_up_to_the_work(small: Any, tmp_path: Path) -> None:
+    run = Run(small(trainer__max_steps="130"), tmp_path)
+    total = work(run)
+    done: list[int] = []
+    train([run], ONE, done.append)
+    assert sum(done) == total == 18 * 130
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_table(small: Any, tmp_path: Path) -> None:
+    """SIGKILL as soon as one shard is on disk, with two workers; orphans stop by themselves."""
+    spec = small()
+    whole = trained(spec, tmp_path / "whole")
+    run = Run(spec, tmp_path / "killed")
+    script = """\
+import sys
+from pathlib import Path
+from common.results import Run
+from common.spec import load_spec
+from common.training import Devices, train
+if __name__ == "__main__":
+    train([Run(load_spec(Path(sys.argv[1])), Path(sys.argv[2]))], Devices("cpu", 2))
+"""
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "script.py", spec.path, tmp_path / "killed"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    while not (first := list(run.folder.glob("shards/*.parquet"))) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert first
+    assert run.table() is None
+    train([run], ONE)
+    resumed = run.table()
+    assert resumed is not None
+    pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_a_failing_shard_keeps_what_is_done(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, train_shard = Run(small(), tmp_path), training.train_shard
+
+    def fails_at_two(spec: Spec, shard: Any, *rest: Any) -> pd.DataFrame:
+        if shard.number == 2:
+            raise ArithmeticError("broken")
+        return train_shard(spec, shard, *rest)
+
+    monkeypatch.setattr(training, "train_shard", fails_at_two)
+    with pytest.raises(ArithmeticError, match="broken"):
+        train([run], ONE)
+    assert [run.has(number) for number in range(5)] == [True, True, False, False, False]
+
+
+def test_numerics_are_set_for_training_only() -> None:
+    before = torch.get_num_threads()
+    tiny = torch.tensor([1e-39])
+    with training._numerics(threads=1):
+        assert torch.get_num_threads() == 1
+        assert (tiny / 2).item() == 0
+    assert torch.get_num_threads() == before
+    assert (tiny / 2).item() > 0
+
+
+def test_the_spec_s_optimiser_is_used(small: Any) -> None:
+    spec = small(optimizer="{class_path: torch.optim.SGD, init_args: {lr: .25, momentum: .5}}")
+    optimizer = build(spec, shards(spec)[0].rows).configure_optimizers()
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (0.25, 0.5)
+
+
+def test_devices() -> None:
+    assert Devices.choose("cpu", 3) == ("cpu", 3)
+    assert Devices.choose("cpu").n == len(os.sched_getaffinity(0))
+    with pytest.raises(ValueError, match=r"^99 GPUs asked for, this machine has \d+$"):
+        Devices.choose("cuda", 99)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_agrees_with_the_cpu_to_rounding(small: Any, tmp_path: Path) -> None:
+    cpu = trained(small(), tmp_path / "cpu")
+    gpu = trained(small(), tmp_path / "gpu", Devices("cuda", 1))
+    pd.testing.assert_frame_equal(gpu, cpu, rtol=1e-3, atol=1e-4)

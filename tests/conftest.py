@@ -1,0 +1,59 @@
+"""What several tests use: a small spec, and training without the compiler."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common import ensemble
+from common.document import parse_value
+from common.spec import Spec, load_spec
+
+SMALL = """\
+title: A small sweep
+paper: nobody2026
+version: 1
+code: replications.toy_models_of_superposition.phase_diagram
+model: {class_path: replications.toy_models_of_superposition.model.ToyModel, init_args: {n_hidden: 1}}
+features: {class_path: common.features.Independent, init_args: {n_features: 2, batch_size: 64}}
+optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1e-2, fused: true}}
+trainer: {max_steps: 100}
+seeds: 3
+shard_size: 4
+sweep:
+  - part: cuts
+    extra_importance: [.5, 2.]
+    density: [1., .5, .1]
+controls:
+  short:
+    why: too few steps to learn anything
+    set: {trainer.max_steps: 1}
+    rejects: [learned]
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Any:
+    """A function that loads the small spec, with dotted keys changed."""
+    path = tmp_path / "replications" / "nobody" / "small.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(SMALL, encoding="utf-8")
+
+    def load(control: str | None = None, **changes: str) -> Spec:
+        overrides = {
+            key.replace("__", "."): (parse_value(value), "the test") for key, value in changes.items()
+        }
+        return load_spec(path, control=control, overrides=overrides)
+
+    return load
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Training by the plain functions: compiling takes seconds, and has tests of its own."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    ensemble._gradient.cache_clear()
+    yield
+    ensemble._gradient.cache_clear()
