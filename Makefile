@@ -23,7 +23,7 @@ test: $(INSTALLED) ## lint, types and tests
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy common replications tests
-	.venv/bin/pytest
+	.venv/bin/pytest -n auto
 
 bench: $(INSTALLED) ## time training against the plain way
 	.venv/bin/replicate bench

@@ -36,11 +36,9 @@ def shards(spec: Spec) -> list[Shard]:
     table = instances(spec)
     varying = spec.varying()
     structural = [name for name in spec.grids[0].factors if not varying[name]]
-    groups = (
-        [rows for _, rows in table.groupby(structural, sort=False, dropna=False)] if structural else [table]
-    )
+    by_shape = table.groupby(structural, sort=False, dropna=False) if structural else [((), table)]
     pieces: list[pd.DataFrame] = []
-    for group in groups:
+    for _, group in by_shape:
         rows = group.sort_values("seed", kind="stable")
         count = -(-len(rows) // spec.fields.shard_size)
         ends = [round(i * len(rows) / count) for i in range(count + 1)]

@@ -234,8 +234,13 @@ def test_one_alias_in_two_places_changed_in_one(load: Load) -> None:
     assert spec.controls["linear"].set["sweep"][0]["density"]["count"] == 5
 
 
+def test_a_value_twice(load: Load) -> None:
+    with pytest.raises(InputError, match=r"sweep.0.density.1: 0.5 stands here twice; each value once$"):
+        load(overrides={"sweep.0.density": ([0.5, 0.5], "--set")})
+
+
 @pytest.mark.parametrize("spacing", ["linear", "log"])
-@pytest.mark.parametrize(("start", "stop", "count"), [(0.1, 0.9, 7), (1, 0.01, 100), (0.3, 1, 2), (1, 1, 3)])
+@pytest.mark.parametrize(("start", "stop", "count"), [(0.1, 0.9, 7), (1, 0.01, 100), (0.3, 1, 2)])
 def test_range(load: Load, spacing: str, start: float, stop: float, count: int) -> None:
     text = f"density: {{from: {start}, to: {stop}, count: {count}, spacing: {spacing}}}"
     values = load("density: [1, .5]", text).grids[0].factors["density"]
