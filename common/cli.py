@@ -224,7 +224,8 @@ def _check(options: argparse.Namespace, root: Path, console: Console) -> int:
 def _tell(options: argparse.Namespace, root: Path, replications: list[Replication], console: Console) -> int:
     """Print verdicts and what is not as recorded; the exit code."""
     overridden = bool(options.overrides or options.seeds)
-    n_claims = sum(len(_claims(root, name)) for name in find_specs(root))
+    known = {replication.name: replication.claims for replication in replications}
+    n_claims = sum(len(known.get(name) or _claims(root, name)) for name in find_specs(root))
     problems = 0
     for replication in replications:
         judged = _judge(replication)

@@ -137,7 +137,7 @@ def theory_boundary(r: ArrayLike, n_features: int) -> Array:
 
 
 # nodes per axis, by number of active features
-_NODES = {0: 1, 1: 10_000, 2: 200, 3: 48}
+_NODES = {0: 1, 1: 10_000, 2: 200, 3: 32}
 _MOST_NUMBERS = 2**20
 
 
