@@ -114,10 +114,12 @@ def versions() -> dict[str, str]:
 
 
 def commit(root: Path) -> str:
-    """The commit that the code at `root` is at, with `+` if changed since; `unknown` outside git."""
+    """The commit that the code at `root` is at, with `+` if it was changed since; `unknown` outside git."""
     try:
         head = _git(root, "rev-parse", "--short=12", "HEAD")
-        return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+        # but for what `replicate record` writes
+        code = [".", ":!expected/*.record.yaml", ":!README.md"]
+        return head + ("+" if _git(root, "status", "--porcelain", "--", *code) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
