@@ -5,6 +5,8 @@ import logging
 import math
 import multiprocessing
 import os
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -131,16 +133,20 @@ _worker: dict[str, Any] = {}
 
 def _start_worker(reports: "SimpleQueue[int]", numbers: "SimpleQueue[int]") -> None:
     _worker["reports"], _worker["number"] = reports, numbers.get()
+    # an interrupt is for the run, which ends its workers; one that was killed cannot
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+
+
+def _end_with_the_run() -> None:
+    run = multiprocessing.parent_process()
+    assert run is not None
+    run.join()
+    os._exit(1)
 
 
 def _train_in_worker(run: Run, shard: Shard, accelerator: str) -> None:
-    def report(done: int) -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():
-            os._exit(1)  # the run was killed: no one waits for this shard
-        _worker["reports"].put(done)
-
-    _train_shard(run, shard, accelerator, _worker["number"], report)
+    _train_shard(run, shard, accelerator, _worker["number"], _worker["reports"].put)
 
 
 def _train_shard(run: Run, shard: Shard, accelerator: str, device: int, progress: Progress) -> None:

@@ -83,7 +83,7 @@ def test_progress_adds_up_to_the_work(small: Any, tmp_path: Path) -> None:
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_table(small: Any, tmp_path: Path) -> None:
-    """SIGKILL as soon as one shard is on disk, with two workers; orphans stop by themselves."""
+    """SIGKILL as soon as one shard is on disk, with two workers, which end by themselves."""
     spec = small()
     whole = trained(spec, tmp_path / "whole")
     run = Run(spec, tmp_path / "killed")
@@ -100,6 +100,7 @@ if __name__ == "__main__":
     process = subprocess.Popen(
         [sys.executable, tmp_path / "script.py", spec.path, tmp_path / "killed"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
     )
     while not (first := list(run.folder.glob("shards/*.parquet"))) and process.poll() is None:
         time.sleep(0.01)
@@ -107,10 +108,22 @@ if __name__ == "__main__":
     process.wait()
     assert first
     assert run.table() is None
+    _wait_for_the_end_of(process.pid)
     train([run], ONE)
     resumed = run.table()
     assert resumed is not None
     pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
+
+
+def _wait_for_the_end_of(group: int) -> None:
+    for _ in range(300):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(group, signal.SIGKILL)
+    raise AssertionError("workers outlive the run by 30 s")
 
 
 @pytest.mark.usefixtures("uncompiled")
