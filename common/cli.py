@@ -361,16 +361,19 @@ def _progress(console: Console, total: int) -> Iterator[Any]:
             task = bar.add_task("training", total=total)
             yield lambda done: bar.advance(task, done)
         return
-    start = last = time.monotonic()
-    count = 0
+    # the time left is reckoned from the first steps done: before them, workers start and compile
+    first: tuple[float, int] | None = None
+    last, count = time.monotonic(), 0
 
     def tell(done: int) -> None:
-        nonlocal last, count
+        nonlocal first, last, count
         count += done
         now = time.monotonic()
-        if now - last >= PLAIN_LINE_S:
+        if first is None:
+            first = (now, count)
+        elif now - last >= PLAIN_LINE_S:
             last = now
-            left = (now - start) * (total - count) / count
+            left = (now - first[0]) * (total - count) / (count - first[1])
             console.print(f"training: {count / total:.0%}, {left / 60:.1f} minutes left", highlight=False)
 
     yield tell

@@ -133,6 +133,8 @@ _worker: dict[str, Any] = {}
 
 def _start_worker(reports: "SimpleQueue[int]", numbers: "SimpleQueue[int]") -> None:
     _worker["reports"], _worker["number"] = reports, numbers.get()
+    if _worker["number"]:  # what holds for one worker holds for all: said once
+        warnings.filterwarnings("ignore", message="training runs uncompiled")
     # an interrupt is for the run, which ends its workers; one that was killed cannot
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_run, daemon=True).start()

@@ -346,7 +346,7 @@ _IDEAL = {Phase.NOT_LEARNED: (0, 0), Phase.SUPERPOSITION: (1, 1), Phase.DEDICATE
 def figures(table: pd.DataFrame) -> dict[str, Figure]:
     """The figures of the parts that the table has.
 
-    `two_features` and `three_features`: the diagram of the trained networks beside the theory's. `cuts`: norm
+    `two_features` and `three_features`: the diagrams of both selections beside the theory's. `cuts`: norm
     and interference amplitude of the extra feature along the density.
 
     Raises:
@@ -359,37 +359,38 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
 
 def _diagram_figure(table: pd.DataFrame, part: str) -> Figure:
     n = int(_columns(table, part)("n_features")[0])
-    shown = diagram(table, part)
-    figure = Figure(figsize=(7.4, 3.3))
+    figure = Figure(figsize=(10, 3.3))
     grid = figure.add_gridspec(
-        2, 3, width_ratios=(1, 1, 0.42), height_ratios=(1, 1.1), left=0.075, right=0.985, bottom=0.14,
-        top=0.91, wspace=0.14, hspace=0.35,
+        2, 4, width_ratios=(1, 1, 1, 0.42), height_ratios=(1, 1.1), left=0.055, right=0.99, bottom=0.14,
+        top=0.91, wspace=0.12, hspace=0.35,
     )  # fmt: skip
-    trained = figure.add_subplot(grid[:, 0])
-    ideal = figure.add_subplot(grid[:, 1], sharex=trained, sharey=trained)
-    trained.pcolormesh(
-        _edges(shown.r), _edges(shown.p), colour(shown.norm, shown.superposition), rasterized=True
-    )
-    trained.set_title(f"Trained networks, n = {n}, m = {n - 1}", fontsize=NORMAL, color=INK)
+    first = figure.add_subplot(grid[:, 0])
+    panels = [first, *(figure.add_subplot(grid[:, i], sharex=first, sharey=first) for i in (1, 2))]
+    titles = {"published": "mean of ten without the worst", "best": "best of ten"}
+    for axes, selection in zip(panels, _SELECTIONS, strict=False):
+        shown = diagram(table, part, selection)
+        rgb = colour(shown.norm, shown.superposition)
+        axes.pcolormesh(_edges(shown.r), _edges(shown.p), rgb, rasterized=True)
+        axes.set_title(f"n = {n}, m = {n - 1}: {titles[selection]}", fontsize=NORMAL, color=INK)
     r, p = np.geomspace(0.1, 10, 401), np.geomspace(0.01, 1, 401)
     phases = best_phase(n, *np.meshgrid(r, p))
     norm, superposition = np.moveaxis(np.array([_IDEAL[phase] for phase in Phase])[phases], -1, 0)
-    ideal.pcolormesh(_edges(r), _edges(p), colour(norm, superposition), rasterized=True)
-    ideal.set_title("Theory: the configuration of lowest loss", fontsize=NORMAL, color=INK)
+    panels[-1].pcolormesh(_edges(r), _edges(p), colour(norm, superposition), rasterized=True)
+    panels[-1].set_title("Theory: the configuration of lowest loss", fontsize=NORMAL, color=INK)
 
-    for axes in (trained, ideal):
+    for axes in panels:
         _draw_theory(axes, n)
-    if n == 2:
-        _draw_two_feature_references(trained)
-    for axes in (trained, ideal):
         _log_axis(axes, "x", (0.1, 1, 10))
         _log_axis(axes, "y", (0.01, 0.1, 1))
         axes.set(xlim=(0.1, 10), ylim=(1, 0.01))
         axes.set_xlabel("Relative importance of the extra feature, r", fontsize=NORMAL, color=INK)
-    trained.set_ylabel("Feature density, p = 1 - S  (sparser upwards)", fontsize=NORMAL, color=INK)
-    ideal.tick_params(labelleft=False)
-    _colour_key(figure.add_subplot(grid[0, 2]))
-    key = figure.add_subplot(grid[1, 2])
+        axes.tick_params(labelleft=axes is first)
+    if n == 2:
+        for axes in panels[:2]:
+            _draw_two_feature_references(axes)
+    first.set_ylabel("Feature density, p = 1 - S  (sparser upwards)", fontsize=NORMAL, color=INK)
+    _colour_key(figure.add_subplot(grid[0, 3]))
+    key = figure.add_subplot(grid[1, 3])
     key.set_axis_off()
     key.legend(
         handles=_references()[: 3 if n == 2 else 1], title="Boundary", loc="upper left",
