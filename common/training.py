@@ -122,10 +122,11 @@ def train_shards(
                 for future in done:
                     future.result()
                     yield futures[future]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
+        except BaseException:
+            # at once, also in the middle of a shard; Python 3.14 has pool.terminate_workers() for it
+            for worker in list(pool._processes.values()):
+                worker.terminate()
+            raise
 
 
 _worker: dict[str, Any] = {}
@@ -135,6 +136,8 @@ def _start_worker(reports: "SimpleQueue[int]", numbers: "SimpleQueue[int]") -> N
     _worker["reports"], _worker["number"] = reports, numbers.get()
     if _worker["number"]:  # what holds for one worker holds for all: said once
         warnings.filterwarnings("ignore", message="training runs uncompiled")
+    # a worker has one thread: it compiles in its own process and starts no others
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     # an interrupt is for the run, which ends its workers; one that was killed cannot
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_run, daemon=True).start()
