@@ -245,14 +245,19 @@ def _numerics(threads: int) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's lines on each fit: a sweep has hundreds, and what they advise does not apply."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep out Lightning's lines on each fit, whose advice does not apply, and dumps of the compiler.
+
+    That compiling failed is said by the ensemble, in one line.
+    """
+    levels = {"lightning.pytorch": logging.ERROR, "torch._inductor.scheduler": logging.CRITICAL + 1}
+    before = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning\.")
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)
