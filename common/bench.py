@@ -10,7 +10,7 @@ from typing import NamedTuple
 from common.results import Run
 from common.spec import Spec, load_spec
 from common.sweep import Shard, shards
-from common.training import Devices, train_shards
+from common.training import Devices, Progress, train_shards
 
 SHORT_STEPS, LONG_STEPS, PLAIN_STEPS = 200, 1200, 100
 
@@ -40,8 +40,7 @@ def bench(path: Path, devices: Devices) -> Iterator[Speed]:
     if spec.fields.plain is None:
         raise ValueError(f"{spec.name} names no plain way to compare with")
     plain = importlib.import_module(spec.fields.plain)
-    varying = spec.varying()
-    structural = [name for name in spec.grids[0].factors if not varying[name]]
+    structural = spec.structural()
     done = set()
     for shard in shards(spec):
         structure = ", ".join(f"{name} = {shard.rows[name].iloc[0]}" for name in structural)
@@ -65,6 +64,6 @@ def _seconds(path: Path, pieces: list[Shard], devices: Devices, steps: int) -> f
     with TemporaryDirectory() as folder:
         run = Run(spec, Path(folder))
         start = time.perf_counter()
-        for _ in train_shards([(run, piece) for piece in pieces], devices):
+        for _ in train_shards([(run, piece) for piece in pieces], devices, Progress()):
             pass
         return time.perf_counter() - start

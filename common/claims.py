@@ -39,6 +39,7 @@ _PARTS = {
     "theory": [{"theory", "margin"}],
     "ordering": [{"bound"}],
     "fraction": [{"bound"}, {"published", "margin"}],
+    "fit": [{"bound", "power"}],
 }
 
 
@@ -123,6 +124,13 @@ class Bound(Strict):
         return self
 
 
+class Power(Strict):
+    """With how many seeds a goodness-of-fit test sees what it is meant to see, and the rule that says so."""
+
+    seeds: PositiveInt
+    rule: Text
+
+
 class Estimate(Strict):
     """A function of the replication's code, or the mean of a metric over the rows `at` given factors.
 
@@ -149,21 +157,28 @@ class Estimate(Strict):
 
 
 class Claim(Strict):
-    """One published statement and how it is tested."""
+    """One published statement and how it is tested.
+
+    A claim of kind `fit` is that many numbers are all as said. Its estimate is a p-value, and `bound`'s
+    at_least the rate of false alarms: below it the claim is not reproduced, above it reproduced if there are
+    seeds enough for the test to have seen a difference, as `power` says.
+    """
 
     statement: Text
-    kind: Literal["published", "theory", "ordering", "fraction"]
+    kind: Literal["published", "theory", "ordering", "fraction", "fit"]
     source: Source
     estimate: Estimate
     published: Published | None = None
     theory: Theory | None = None
     margin: Margin | None = None
     bound: Bound | None = None
+    power: Power | None = None
     investigated: Text | None = None
 
     @model_validator(mode="after")
     def _has_its_parts(self) -> Self:
-        given = {part for part in ("published", "theory", "margin", "bound") if getattr(self, part)}
+        parts = ("published", "theory", "margin", "bound", "power")
+        given = {part for part in parts if getattr(self, part)}
         if given not in _PARTS[self.kind]:
             wanted = " or ".join(" and ".join(sorted(parts, reverse=True)) for parts in _PARTS[self.kind])
             raise ValueError(f"kind {self.kind} needs {wanted}, got {', '.join(sorted(given)) or 'none'}")
@@ -173,6 +188,10 @@ class Claim(Strict):
             )
         if self.kind == "fraction" and self.estimate.metric:
             raise ValueError("kind fraction needs estimate.function, which says of each unit: true or false")
+        if self.kind == "fit" and (self.estimate.metric or not self.bound or self.bound.at_least is None):
+            raise ValueError(
+                "kind fit needs estimate.function, a p-value, and bound.at_least, the rate of false alarms"
+            )
         return self
 
     @property
@@ -238,8 +257,8 @@ def _check_function(document: Document, place: Place, claim: Claim, code: Module
     if name not in functions:
         hint = nearest(name, functions)
         raise document.error((*place, "function"), f"no function {name!r} in {code.__name__}; {hint}")
-    if claim.kind == "fraction" and not _is_empirical(claim, code):
-        raise document.error((*place, "function"), f"a fraction needs {name}(table, ...)")
+    if claim.kind in ("fraction", "fit") and not _is_empirical(claim, code):
+        raise document.error((*place, "function"), f"kind {claim.kind} needs {name}(table, ...)")
     check_arguments(document, (*place, "args"), class_arguments(getattr(code, name)), claim.estimate.args)
 
 
@@ -409,6 +428,8 @@ def _invalid(name: str, claim: Claim, problem: str) -> Outcome:
 
 def _outcome(name: str, claim: Claim, values: list[float], units: int, empirical: bool) -> Outcome:
     value, *samples = values
+    if claim.power is not None:
+        return _fit_outcome(name, claim, value, samples, claim.power.seeds)
     own = (value, value)
     if units:
         own = fraction_interval(value, units, samples)
@@ -425,6 +446,16 @@ def _outcome(name: str, claim: Claim, values: list[float], units: int, empirical
         more = more_seeds(value, own, len(samples), published, region)
     reason = _reason(value, interval, region, verdict, more)
     return Outcome(name, claim, value, *interval, region, samples, verdict, more, reason)
+
+
+def _fit_outcome(name: str, claim: Claim, value: float, samples: list[float], seeds_needed: int) -> Outcome:
+    verdict, more = judge((value, value), claim.region), None
+    seeds = max(len(samples), 1)
+    reason = _reason(value, (value, value), claim.region, verdict, None)
+    if verdict is Verdict.REPRODUCED and seeds < seeds_needed:
+        verdict, more = Verdict.INCONCLUSIVE, seeds_needed - seeds
+        reason = f"{value:.4g} is no alarm, but {seeds} seeds show little; {more} more are needed"
+    return Outcome(name, claim, value, value, value, claim.region, samples, verdict, more, reason)
 
 
 def _reason(value: float, interval: Interval, region: Interval, verdict: Verdict, more: int | None) -> str:

@@ -4,34 +4,23 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from common import record as records
 from common import report
 from common.bench import bench
 from common.claims import Claim, Outcome, Verdict, evaluate, load_claims
 from common.document import Document, InputError, nearest, parse_value
+from common.progress import shown
 from common.results import Run, commit
 from common.spec import Spec, find_spec, find_specs, load_spec
 from common.sweep import shards
 from common.training import Devices, train, work
-
-PLAIN_LINE_S = 15.0
-"""Seconds between lines of progress where there is no terminal to draw a bar on."""
 
 
 class Replication(NamedTuple):
@@ -201,7 +190,7 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
         console.print("Nothing to train: all results are stored.")
     else:
         start = time.monotonic()
-        with _progress(console, total) as progress:
+        with shown(console, [run for run in runs if work(run)]) as progress:
             train(runs, devices, progress)
         seconds = time.monotonic() - start
         console.print(
@@ -349,34 +338,6 @@ def _bench(options: argparse.Namespace, root: Path, console: Console) -> int:
                 highlight=False,
             )
     return 0
-
-
-@contextmanager
-def _progress(console: Console, total: int) -> Iterator[Any]:
-    """One bar for all training, in network-steps, with the time left; lines where there is no terminal."""
-    if console.is_terminal:
-        columns = (TextColumn("training"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-                   TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("training", total=total)
-            yield lambda done: bar.advance(task, done)
-        return
-    # the time left is reckoned from the first steps done: before them, workers start and compile
-    first: tuple[float, int] | None = None
-    last, count = time.monotonic(), 0
-
-    def tell(done: int) -> None:
-        nonlocal first, last, count
-        count += done
-        now = time.monotonic()
-        if first is None:
-            first = (now, count)
-        elif now - last >= PLAIN_LINE_S:
-            last = now
-            left = (now - first[0]) * (total - count) / (count - first[1])
-            console.print(f"training: {count / total:.0%}, {left / 60:.1f} minutes left", highlight=False)
-
-    yield tell
 
 
 if __name__ == "__main__":

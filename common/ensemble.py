@@ -50,6 +50,8 @@ class Ensemble(LightningModule, ABC):
     """
 
     seed_index: Tensor
+    steps: Tensor
+    """After how many steps each network was found settled, or training ended: a tensor (instances,)."""
 
     def __init__(
         self, features: Features, seeds: Sequence[int], start: Start, factors: Mapping[str, float | Tensor]
@@ -67,6 +69,7 @@ class Ensemble(LightningModule, ABC):
         self.weights = nn.ParameterDict(
             {name: torch.stack([s[name] for s in starts])[self.seed_index] for name in starts[0]}
         )
+        self.register_buffer("steps", torch.zeros_like(self.seed_index), persistent=False)
         self.optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
 
     @staticmethod
@@ -83,6 +86,13 @@ class Ensemble(LightningModule, ABC):
     @abstractmethod
     def metrics(self) -> dict[str, Tensor]:
         """What is kept of each trained network, by name: tensors (instances, ...)."""
+
+    def settled(self) -> Tensor | None:
+        """Whether each network's outcome can no longer change, a tensor (instances,) of bool.
+
+        Asked from time to time where a spec says `stop_when_settled`. None: this model has no such state.
+        """
+        return None
 
     @property
     def factors(self) -> dict[str, Tensor]:
@@ -116,9 +126,10 @@ class Ensemble(LightningModule, ABC):
         batches = iter(Draws(self.features, [0], stream="evaluation"))
         first = torch.zeros_like(self.seed_index)
         total = torch.zeros(len(first), dtype=torch.float64, device=self.device)
-        for _ in range(EVALUATION_BATCHES):
+        n_batches = EVALUATION_BATCHES if self.features.n_uniforms else 1  # a full batch is always the same
+        for _ in range(n_batches):
             total += self.losses_and_gradients(next(batches).to(self.device), first)[0]
-        return total / EVALUATION_BATCHES
+        return total / n_batches
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Each seed's batches of uniforms."""

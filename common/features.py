@@ -76,6 +76,22 @@ class Independent(Features):
         return [torch.where(u < density, u * scale, 0.0) for u in uniforms]
 
 
+class Basis(Features):
+    """The standard basis e_1 ... e_n, all of it in every batch: nothing is random, so no uniforms are drawn.
+
+    Source: Lecomte et al. 2023, "Setup".
+    """
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__(n_features, n_features, {})
+        self.n_uniforms = 0
+
+    @staticmethod
+    def sample(uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+        """Nothing: with W as the layer's weights the hidden layer of this batch is W itself."""
+        return []
+
+
 class Draws(IterableDataset[Tensor]):
     """Endless batches of uniforms for some seeds, each a tensor (seeds * n_uniforms, batch_size)."""
 

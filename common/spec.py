@@ -13,6 +13,7 @@ import pydantic
 import torch
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, create_model, model_validator
 
+from common.computed import Computed
 from common.document import Document, InputError, Place, Strict, nearest, one_line
 from common.ensemble import Ensemble
 from common.features import VARYING, Features
@@ -29,9 +30,10 @@ class ClassSpec(Strict):
 
 
 class TrainerSpec(Strict):
-    """How long each network is trained, in optimiser steps."""
+    """How long each network is trained, in optimiser steps, or less if its outcome is settled before."""
 
     max_steps: PositiveInt
+    stop_when_settled: bool = False
 
 
 class Control(Strict):
@@ -42,8 +44,11 @@ class Control(Strict):
     rejects: list[str] = Field(min_length=1)
 
 
+_NOTHING = ClassSpec(class_path="")
+
+
 class Fields(Strict):
-    """The keys of a spec."""
+    """The keys of a spec; one whose model is calculated has no features, optimizer and trainer."""
 
     title: str
     paper: str
@@ -51,12 +56,14 @@ class Fields(Strict):
     code: str
     plain: str | None = None
     model: ClassSpec
-    features: ClassSpec
-    optimizer: ClassSpec
+    features: ClassSpec = _NOTHING
+    optimizer: ClassSpec = _NOTHING
     sweep: list[dict[str, Any]] = Field(min_length=1)
     seeds: PositiveInt | list[NonNegativeInt]
-    trainer: TrainerSpec
+    trainer: TrainerSpec = TrainerSpec(max_steps=1)
     shard_size: PositiveInt = 4096
+    shard_weights: PositiveInt | None = None
+    watch: str | None = None
     profiles: dict[str, dict[str, Any]] = Field(default_factory=dict)
     controls: dict[str, Control] = Field(default_factory=dict)
 
@@ -127,15 +134,22 @@ class Spec(NamedTuple):
         both = {**class_arguments(self.features_class), **class_arguments(self.model_class)}
         return {name: argument.varying for name, argument in both.items()}
 
+    def structural(self) -> list[str]:
+        """The factors of the sweep that instances of one ensemble share."""
+        varying = self.varying()
+        return [name for name in self.grids[0].factors if not varying[name]]
+
     @property
-    def model_class(self) -> type[Ensemble]:
+    def model_class(self) -> type[Ensemble] | type[Computed]:
         """The class that `model` names."""
-        found: type[Ensemble] = _import(self.fields.model.class_path)
+        found: type[Ensemble] | type[Computed] = _import(self.fields.model.class_path)
         return found
 
     @property
-    def features_class(self) -> type[Features]:
-        """The class that `features` names."""
+    def features_class(self) -> type[Features] | None:
+        """The class that `features` names; None where nothing is trained."""
+        if "features" not in self.fields.model_fields_set:
+            return None
         found: type[Features] = _import(self.fields.features.class_path)
         return found
 
@@ -149,35 +163,37 @@ class Spec(NamedTuple):
         """All arguments of model and features at one point of the sweep."""
         return {**self.features, **self.model, **{k: v for k, v in row.items() if k != "part"}}
 
-    def build(self, rows: Mapping[str, Any], seeds: list[int]) -> Ensemble:
-        """The ensemble of the instances whose factors are `rows` (a value, or a tensor (instances,)).
+    def build(self, rows: Mapping[str, Any], seeds: list[int]) -> Ensemble | Computed:
+        """The model of the instances whose factors are `rows` (a value, or a tensor (instances,)).
 
         Raises:
             ValueError: if the classes refuse the values.
         """
         arguments = self.factors(rows)
-        features = self.features_class(
-            **{k: arguments[k] for k in class_arguments(self.features_class) if k in arguments}
-        )
-        return self.model_class(
-            features=features,
-            seeds=seeds,
-            **{k: arguments[k] for k in class_arguments(self.model_class) if k in arguments},
-        )
+        given: dict[str, Any] = {k: arguments[k] for k in class_arguments(self.model_class) if k in arguments}
+        if self.features_class is not None:
+            given["features"] = self.features_class(
+                **{k: arguments[k] for k in class_arguments(self.features_class) if k in arguments}
+            )
+        return self.model_class(seeds=seeds, **given)
 
     def resolved(self) -> dict[str, Any]:
         """What decides the numbers of this spec's results, defaults included: what the hash is taken of."""
         classes = {"model": self.model, "features": self.features, "optimizer": self.optimizer}
+        fields = self.fields
+        # keys that came after the first results do nothing at their defaults, and are left out there
+        later = {} if fields.shard_weights is None else {"shard_weights": fields.shard_weights}
         return {
-            "version": self.fields.version,
+            "version": fields.version,
             **{
-                name: {"class_path": getattr(self.fields, name).class_path, "init_args": init_args}
+                name: {"class_path": getattr(fields, name).class_path, "init_args": init_args}
                 for name, init_args in classes.items()
             },
             "sweep": [{"part": grid.part, **grid.factors} for grid in self.grids],
             "seeds": self.seeds,
-            "trainer": self.fields.trainer.model_dump(),
-            "shard_size": self.fields.shard_size,
+            "trainer": fields.trainer.model_dump(exclude_defaults=True),
+            "shard_size": fields.shard_size,
+            **later,
         }
 
 
@@ -200,7 +216,8 @@ def load_spec(
         valid = nearest(profile, ["full", *fields.profiles])
         raise document.error(("profiles",), f"no profile {profile!r}; {valid}")
     for section in ("model", "features", "optimizer"):
-        document.data[section].setdefault("init_args", {})
+        if section in document.data:
+            document.data[section].setdefault("init_args", {})
     if profile != "full":
         document.apply(("profiles", profile))
         fields = document.validate(Fields)
@@ -216,9 +233,17 @@ def load_spec(
 
 
 def _resolve(document: Document, fields: Fields, profile: str, control: str | None) -> Spec:
-    model_class = _checked_class(document, "model", fields.model, Ensemble)
-    features_class = _checked_class(document, "features", fields.features, Features)
-    optimizer_class = _checked_class(document, "optimizer", fields.optimizer, torch.optim.Optimizer)
+    model_class = _checked_class(document, "model", fields.model, Ensemble, Computed)
+    features_class, optimizer_class = None, None
+    if issubclass(model_class, Ensemble):
+        for key in ("features", "optimizer", "trainer"):
+            if key not in fields.model_fields_set:
+                raise document.error((key,), "missing key")
+        features_class = _checked_class(document, "features", fields.features, Features)
+        optimizer_class = _checked_class(document, "optimizer", fields.optimizer, torch.optim.Optimizer)
+    for key in ("features", "optimizer", "trainer"):
+        if features_class is None and key in fields.model_fields_set:
+            raise document.error((key,), f"{model_class.__name__} is calculated, not trained; leave this out")
     known = {**class_arguments(features_class), **class_arguments(model_class)}
     for i, entry in enumerate(fields.sweep):
         for name in entry:
@@ -247,8 +272,10 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
     return spec
 
 
-def class_arguments(function: Callable[..., Any]) -> dict[str, Argument]:
-    """The arguments that a spec may give to `function`, by name."""
+def class_arguments(function: Callable[..., Any] | None) -> dict[str, Argument]:
+    """The arguments that a spec may give to `function`, by name; none to None."""
+    if function is None:
+        return {}
     owner: Any = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
     # not those of the table and of what it returns: "pd.Series[bool]" means something to a type checker only
     skipped = {"return", *_GIVEN_AT_RUN_TIME}
@@ -356,20 +383,20 @@ def _check_one(
 
 def _check_structures(document: Document, spec: Spec) -> None:
     """Build one network of every structure, so that a class refuses what cannot be before anything runs."""
-    varying = spec.varying()
+    structural = spec.structural()
     for i, grid in enumerate(spec.grids):
-        structural = [name for name in grid.factors if not varying[name]]
         first = {name: values[0] for name, values in grid.factors.items()}
         for combination in itertools.product(*(grid.factors[name] for name in structural)):
             row = {**first, **dict(zip(structural, combination, strict=True))}
             try:
-                ensemble = spec.build(row, seeds=[0])
+                model = spec.build(row, seeds=[0])
             except ValueError as error:
                 key, _, message = one_line(error).partition(": ")
                 place = _place_of(spec, i, key, row)
                 said = message if place else one_line(error)
                 raise document.error(place or ("sweep", i), said) from None
-            _check_optimizer(document, spec, ensemble)
+            if isinstance(model, Ensemble):
+                _check_optimizer(document, spec, model)
 
 
 def _check_optimizer(document: Document, spec: Spec, ensemble: Ensemble) -> None:
@@ -404,7 +431,7 @@ def _import(class_path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _checked_class(document: Document, section: str, given: ClassSpec, base: type) -> Any:
+def _checked_class(document: Document, section: str, given: ClassSpec, *bases: type) -> Any:
     place = (section, "class_path")
     module_name, _, name = given.class_path.rpartition(".")
     if not module_name:
@@ -412,14 +439,14 @@ def _checked_class(document: Document, section: str, given: ClassSpec, base: typ
     module = _module(document, place, module_name)
 
     def fits(member: Any) -> bool:
-        return isinstance(member, type) and issubclass(member, base) and not inspect.isabstract(member)
+        return isinstance(member, type) and issubclass(member, bases) and not inspect.isabstract(member)
 
-    names = [n for n, member in vars(module).items() if fits(member) and member is not base]
+    names = [n for n, member in vars(module).items() if fits(member) and member not in bases]
     if not hasattr(module, name):
         raise document.error(place, f"no class {name!r} in {module_name}; {nearest(name, names)}")
     found = getattr(module, name)
-    if not fits(found) or found is base:
-        wanted = f"a class derived from {base.__name__}"
+    if not fits(found) or found in bases:
+        wanted = f"a class derived from {' or '.join(base.__name__ for base in bases)}"
         raise document.error(place, f"{name!r} is not {wanted}; {nearest(name, names)}")
     return found
 

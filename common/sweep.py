@@ -1,10 +1,12 @@
 """From a spec to the table of instances that it asks for, and from the table to shards."""
 
+from collections.abc import Mapping
 from itertools import pairwise, product
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from common.ensemble import Ensemble
 from common.spec import Spec
 
 
@@ -31,16 +33,25 @@ def shards(spec: Spec) -> list[Shard]:
     """The sweep cut into shards: a function of the spec alone.
 
     Instances of one shape are ordered by seed, so that a shard draws the data of few seeds, and cut into
-    pieces of nearly equal size, at most `shard_size`.
+    pieces of nearly equal size, at most `shard_size` networks and `shard_weights` weights, but at least one
+    network.
     """
     table = instances(spec)
-    varying = spec.varying()
-    structural = [name for name in spec.grids[0].factors if not varying[name]]
+    structural = spec.structural()
     by_shape = table.groupby(structural, sort=False, dropna=False) if structural else [((), table)]
     pieces: list[pd.DataFrame] = []
     for _, group in by_shape:
         rows = group.sort_values("seed", kind="stable")
-        count = -(-len(rows) // spec.fields.shard_size)
+        count = -(-len(rows) // _shard_size(spec, rows.iloc[0].to_dict()))
         ends = [round(i * len(rows) / count) for i in range(count + 1)]
         pieces += [rows.iloc[start:end] for start, end in pairwise(ends)]
     return [Shard(number, rows) for number, rows in enumerate(pieces)]
+
+
+def _shard_size(spec: Spec, row: Mapping[Any, Any]) -> int:
+    """The most networks of the shape of `row` that one shard may have."""
+    if spec.fields.shard_weights is None:
+        return spec.fields.shard_size
+    network = spec.build(row, seeds=[0])
+    n_weights = sum(weight.numel() for weight in network.parameters()) if isinstance(network, Ensemble) else 1
+    return max(1, min(spec.fields.shard_size, spec.fields.shard_weights // n_weights))

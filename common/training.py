@@ -20,11 +20,16 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from common.computed import Computed
+from common.ensemble import Ensemble
 from common.results import Run
 from common.spec import Spec
 from common.sweep import Shard, shards
 
 REPORT_STEPS = 100
+
+SETTLED_STEPS = 50
+"""Steps between two looks at whether networks have settled."""
 
 
 class Devices(NamedTuple):
@@ -57,8 +62,17 @@ class Devices(NamedTuple):
         return torch.cuda.get_device_name(0) if self.accelerator == "cuda" else "CPU"
 
 
-Progress = Callable[[int], None]
-"""Called with the number of network-steps done since the last call."""
+class Progress:
+    """What training tells of itself while it goes on; this one keeps it to itself."""
+
+    def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
+        """A shard has done so many network-steps since the last call, or can leave them out."""
+
+    def finished(self, run: Run, shard: Shard, table: pd.DataFrame) -> None:
+        """A shard is trained and stored, with these rows of the instances table."""
+
+
+Advance = Callable[[int], None]
 
 
 def work(run: Run) -> int:
@@ -69,7 +83,7 @@ def work(run: Run) -> int:
     return sum(missing) * run.spec.fields.trainer.max_steps
 
 
-def train(runs: list[Run], devices: Devices, progress: Progress = lambda done: None) -> None:
+def train(runs: list[Run], devices: Devices, progress: Progress | None = None) -> None:
     """Train what is missing of `runs`, and store each one's instances table when it is complete.
 
     Shards of all runs share the devices, in the order given: put long runs first. One that fails stops the
@@ -87,40 +101,43 @@ def train(runs: list[Run], devices: Devices, progress: Progress = lambda done: N
     for run in open_runs:
         if not left[id(run)]:
             finish(run)
-    for run, _ in train_shards(todo, devices, progress):
+    for run, _ in train_shards(todo, devices, progress or Progress()):
         left[id(run)] -= 1
         if not left[id(run)]:
             finish(run)
 
 
 def train_shards(
-    todo: list[tuple[Run, Shard]], devices: Devices, progress: Progress = lambda done: None
+    todo: list[tuple[Run, Shard]], devices: Devices, progress: Progress
 ) -> Iterator[tuple[Run, Shard]]:
     """Train and store shards, on all devices at once; yields each as it is done."""
     if devices.n == 1 or len(todo) <= 1:
         for run, shard in todo:
-            _train_shard(run, shard, devices.accelerator, 0, progress)
+            advance = functools.partial(progress.advanced, run, shard)
+            table = _train_shard(run, shard, devices.accelerator, 0, advance)
+            progress.finished(run, shard, table)
             yield run, shard
         return
     context = multiprocessing.get_context("spawn")
-    reports: SimpleQueue[int] = context.SimpleQueue()
+    reports: SimpleQueue[tuple[int, int]] = context.SimpleQueue()
     numbers: SimpleQueue[int] = context.SimpleQueue()
     count = min(devices.n, len(todo))
     for number in range(count):
         numbers.put(number)
     with ProcessPoolExecutor(count, context, _start_worker, (reports, numbers)) as pool:
-        futures: dict[Future[None], tuple[Run, Shard]] = {
-            pool.submit(_train_in_worker, run, shard, devices.accelerator): (run, shard)
-            for run, shard in todo
+        futures: dict[Future[pd.DataFrame], tuple[Run, Shard]] = {
+            pool.submit(_train_in_worker, run, shard, devices.accelerator, position): (run, shard)
+            for position, (run, shard) in enumerate(todo)
         }
         try:
             pending = set(futures)
             while pending:
                 done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
                 while not reports.empty():
-                    progress(reports.get())
+                    position, network_steps = reports.get()
+                    progress.advanced(*todo[position], network_steps)
                 for future in done:
-                    future.result()
+                    progress.finished(*futures[future], future.result())
                     yield futures[future]
         except BaseException:
             # at once, also in the middle of a shard; Python 3.14 has pool.terminate_workers() for it
@@ -132,7 +149,7 @@ def train_shards(
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(reports: "SimpleQueue[int]", numbers: "SimpleQueue[int]") -> None:
+def _start_worker(reports: "SimpleQueue[tuple[int, int]]", numbers: "SimpleQueue[int]") -> None:
     _worker["reports"], _worker["number"] = reports, numbers.get()
     if _worker["number"]:  # what holds for one worker holds for all: said once
         warnings.filterwarnings("ignore", message="training runs uncompiled")
@@ -150,14 +167,18 @@ def _end_with_the_run() -> None:
     os._exit(1)
 
 
-def _train_in_worker(run: Run, shard: Shard, accelerator: str) -> None:
-    _train_shard(run, shard, accelerator, _worker["number"], _worker["reports"].put)
+def _train_in_worker(run: Run, shard: Shard, accelerator: str, position: int) -> pd.DataFrame:
+    def advance(network_steps: int) -> None:
+        _worker["reports"].put((position, network_steps))
+
+    return _train_shard(run, shard, accelerator, _worker["number"], advance)
 
 
-def _train_shard(run: Run, shard: Shard, accelerator: str, device: int, progress: Progress) -> None:
+def _train_shard(run: Run, shard: Shard, accelerator: str, device: int, advance: Advance) -> pd.DataFrame:
     with _numerics(threads=1), _quiet():
-        table = train_shard(run.spec, shard, accelerator, device, progress)
+        table = train_shard(run.spec, shard, accelerator, device, advance)
     run.write_shard(shard.number, table)
+    return table
 
 
 def train_shard(
@@ -165,40 +186,53 @@ def train_shard(
     shard: Shard,
     accelerator: str = "cpu",
     device: int = 0,
-    progress: Progress = lambda done: None,
+    advance: Advance = lambda network_steps: None,
 ) -> pd.DataFrame:
-    """Train one shard's networks and measure them: their rows of the sweep with `loss` and each metric."""
-    ensemble = build(spec, shard.rows)
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=[device] if accelerator == "cuda" else 1,
-        max_epochs=-1,
-        max_steps=spec.fields.trainer.max_steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[_Report(len(shard.rows), progress)],
-    )
-    trainer.fit(ensemble)
-    ensemble.to(trainer.strategy.root_device)
-    with torch.no_grad():
-        columns = {"loss": ensemble.evaluate(), **ensemble.metrics()}
+    """Train or calculate one shard's instances: their rows of the sweep with `loss` and each metric."""
+    model = build(spec, shard.rows)
+    if isinstance(model, Computed):
+        columns = model.metrics()
+        advance(len(shard.rows))
+    else:
+        columns = _train_ensemble(model, spec, accelerator, device, advance)
     return pd.concat(
         [shard.rows, *(_columns(name, value, shard.rows.index) for name, value in columns.items())], axis=1
     )
 
 
-def build(spec: Spec, rows: pd.DataFrame) -> Any:
-    """The ensemble of the instances in `rows`, which have one shape, with the spec's optimiser."""
+def _train_ensemble(
+    ensemble: Ensemble, spec: Spec, accelerator: str, device: int, advance: Advance
+) -> dict[str, Tensor]:
+    settings = spec.fields.trainer
+    report = _Report(len(ensemble.seed_index), advance)
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=[device] if accelerator == "cuda" else 1,
+        max_epochs=-1,
+        max_steps=settings.max_steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[_StopWhenSettled(), report] if settings.stop_when_settled else [report],
+    )
+    trainer.fit(ensemble)
+    ensemble.to(trainer.strategy.root_device)
+    with torch.no_grad():
+        return {"loss": ensemble.evaluate(), **ensemble.metrics()}
+
+
+def build(spec: Spec, rows: pd.DataFrame) -> Ensemble | Computed:
+    """The model of the instances in `rows`, which have one shape; with the spec's optimiser if it has one."""
     varying = spec.varying()
     factors: dict[str, Any] = {
         name: torch.tensor(rows[name].to_numpy()) if varying[name] else rows[name].tolist()[0]
         for name in spec.grids[0].factors
     }
-    ensemble = spec.build(factors, rows["seed"].tolist())
-    ensemble.optimizer = functools.partial(spec.optimizer_class, **spec.optimizer)
-    return ensemble
+    model = spec.build(factors, rows["seed"].tolist())
+    if isinstance(model, Ensemble):
+        model.optimizer = functools.partial(spec.optimizer_class, **spec.optimizer)
+    return model
 
 
 def _columns(name: str, value: Tensor, index: pd.Index) -> pd.DataFrame:
@@ -213,21 +247,58 @@ def _columns(name: str, value: Tensor, index: pd.Index) -> pd.DataFrame:
     return pd.DataFrame(flat, index=index, columns=[f"{name}{place}" for place in places])
 
 
-class _Report(Callback):
-    """Tells `progress` of the network-steps done."""
+class _StopWhenSettled(Callback):
+    """Ends training when no network's outcome can change any more.
 
-    def __init__(self, n_instances: int, progress: Progress) -> None:
+    A network is kept as it was when it was first found settled: what becomes of it does not depend on how
+    long others in its shard take.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Ensemble)
+        self.done = torch.zeros_like(pl_module.seed_index, dtype=torch.bool)
+        pl_module.steps = torch.full_like(pl_module.seed_index, trainer.max_steps)
+        self.kept = {name: weight.detach().clone() for name, weight in pl_module.weights.items()}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, Ensemble)
+        if trainer.global_step % SETTLED_STEPS:
+            return
+        settled = pl_module.settled()
+        if settled is None:
+            raise ValueError(f"stop_when_settled: {type(pl_module).__name__} does not say when it is settled")
+        new = settled & ~self.done
+        for name, weight in pl_module.weights.items():
+            self.kept[name][new] = weight.detach()[new]
+        pl_module.steps[new] = trainer.global_step
+        self.done |= new
+        trainer.should_stop = bool(self.done.all())
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Ensemble)
+        with torch.no_grad():
+            for name, weight in pl_module.weights.items():
+                weight[self.done] = self.kept[name][self.done]
+
+
+class _Report(Callback):
+    """Tells `advance` of the network-steps done, at the end also of those that were left out."""
+
+    def __init__(self, n_instances: int, advance: Advance) -> None:
         self.n_instances = n_instances
-        self.progress = progress
+        self.advance = advance
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step % REPORT_STEPS == 0:
-            self.progress(REPORT_STEPS * self.n_instances)
+            self.advance(REPORT_STEPS * self.n_instances)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.progress(trainer.global_step % REPORT_STEPS * self.n_instances)
+        told = trainer.global_step // REPORT_STEPS * REPORT_STEPS
+        self.advance((trainer.max_steps - told) * self.n_instances)
 
 
 @contextmanager

@@ -585,7 +585,7 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "kind": (
         {"kind": "best"},
-        "4: claims.first.kind: input should be 'published', 'theory', 'ordering' or 'fraction', got 'best'",
+        "4: claims.first.kind: input should be 'published', 'theory', 'ordering', 'fraction' or 'fit', got 'best'",
     ),
     "read_by": (
         {"source__read_by": "eye"},
@@ -664,7 +664,7 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
             "bound": BOUND,
             "estimate": {"function": "exactly", "args": {"value": 1.0}},
         },
-        "6: claims.first.estimate.function: a fraction needs exactly(table, ...)",
+        "6: claims.first.estimate.function: kind fraction needs exactly(table, ...)",
     ),
     "function": (
         {"estimate__function": "mean_off"},

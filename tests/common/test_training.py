@@ -77,9 +77,10 @@ def test_a_second_run_trains_nothing_and_a_damaged_shard_is_trained_again(small:
 def test_progress_adds_up_to_the_work(small: Any, tmp_path: Path) -> None:
     run = Run(small(trainer__max_steps="130"), tmp_path)
     total = work(run)
-    done: list[int] = []
-    train([run], ONE, done.append)
-    assert sum(done) == total == 18 * 130
+    told = Told()
+    train([run], ONE, told)
+    assert sum(told.steps) == total == 18 * 130
+    assert told.tables == [(run, 3 + (shard in (1, 3, 4))) for shard in range(5)]
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_table(small: Any, tmp_path: Path) -> None:

@@ -1,0 +1,21 @@
+"""Instances that are calculated, not trained: the solution of an equation, a construction by hand."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+class Computed(ABC):
+    """What stands in a spec's `model` where nothing is trained; such a spec has no features and no optimizer.
+
+    Args:
+        seeds: for each instance the seed of its random numbers
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.seeds = list(seeds)
+
+    @abstractmethod
+    def metrics(self) -> dict[str, Tensor]:
+        """What is kept of each instance, by name: tensors (instances, ...)."""

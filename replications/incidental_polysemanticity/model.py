@@ -1,0 +1,137 @@
+"""The autoencoder of Lecomte et al. 2023 with L1 regularisation, as an ensemble."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from common.ensemble import Ensemble, Weights
+from common.features import Basis, Varying
+from replications.incidental_polysemanticity import winners
+
+NonNegative = Annotated[float, Field(ge=0)]
+
+SETTLED_ZERO, SETTLED_ONE = 0.005, 0.01
+"""A network is settled when each feature has one weight of size 1 to within .01, the others below .005.
+
+From there nothing large can move. The growing force on a small weight w is at most 4 (1 - |W_i|^2) w, about
+l1 w, and less than the l1 that shrinks it; interference within a neuron only pushes it to the sign opposite
+to the owner's, where the ReLU cuts it off. What is left is the optimiser's jitter, some .001.
+"""
+
+
+class L1Autoencoder(Ensemble):
+    """y = ReLU(W W^T x), rows W_i, no bias: sum_i |ReLU(W W_i) - e_i|^2 + l1 |W|_1 on the standard basis.
+
+    The squared error is summed, not averaged. Start: normal, standard deviation 1 / sqrt(n_hidden).
+    Source: Lecomte et al. 2023, "Setup"; sums, start and optimiser as in the authors' code.
+
+    Args:
+        features: the standard basis
+        seeds: for each instance the seed of its start weights
+        n_hidden: neurons, m in the paper
+        l1: weight of the L1 norm, lambda in the paper
+    """
+
+    def __init__(
+        self,
+        features: Basis,
+        seeds: Sequence[int],
+        n_hidden: Annotated[int, Field(ge=1)],
+        l1: Varying[NonNegative],
+    ) -> None:
+        if not isinstance(features, Basis):
+            raise ValueError(f"features: expected the standard basis, got {type(features).__name__}")
+        self.n_hidden = n_hidden
+
+        def start(generator: np.random.Generator) -> dict[str, Tensor]:
+            return {"weight": start_weights(generator, features.n_features, n_hidden)}
+
+        super().__init__(features, seeds, start, {"l1": l1})
+
+    @staticmethod
+    def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
+        """See `Ensemble.loss`."""
+        weight = weights["weight"]
+        output = torch.relu(weight @ weight.mT)
+        error = (output - torch.eye(weight.shape[1], device=weight.device)).square().sum(dim=(1, 2))
+        return error + factors["l1"].squeeze(1) * weight.abs().sum(dim=(1, 2))
+
+    def losses_and_gradients(self, uniforms: Tensor, seed_index: Tensor) -> tuple[Tensor, Weights]:
+        """See `Ensemble.losses_and_gradients`: by two matrix products, where autograd needs five.
+
+        With A = W W^T the gradient is 4 ((ReLU(A) - 1) * [A > 0]) W + l1 sign(W).
+        """
+        weight = self.weights["weight"].detach()
+        overlap = torch.bmm(weight, weight.mT)
+        residual, slope = self.residual_and_slope(overlap)
+        l1 = self.factors["l1"].squeeze(1)
+        losses = residual.square().sum(dim=(1, 2)) + l1 * weight.abs().sum(dim=(1, 2))
+        gradient = torch.bmm(residual.mul_(slope).mul_(4), weight)
+        return losses, {"weight": gradient.addcmul_(weight.sign(), l1[:, None, None])}
+
+    @staticmethod
+    def residual_and_slope(overlap: Tensor) -> tuple[Tensor, Tensor]:
+        """ReLU(A) - 1 and the slope of the ReLU, for A of shape (instances, features, features)."""
+        residual = torch.relu(overlap)
+        residual.diagonal(dim1=1, dim2=2).sub_(1)
+        return residual, overlap > 0
+
+    def settled(self) -> Tensor:
+        """See `Ensemble.settled`."""
+        size = self.weights["weight"].detach().abs()
+        ones = (size - 1).abs() <= SETTLED_ONE
+        zeros = size <= SETTLED_ZERO
+        settled: Tensor = ((ones.sum(dim=2) == 1) & (ones | zeros).all(dim=2)).all(dim=1)
+        return settled
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Counts of each network's winners, as in `winners`, and the steps after which it was settled."""
+        weight = self.weights["weight"].detach()
+        return {
+            "polysemantic_neurons": winners.polysemantic_neurons(weight),
+            "opposed_neurons": winners.opposed_neurons(weight),
+            "opposed_pairs": winners.opposed_pairs(weight),
+            "crowded_features": winners.crowded_features(weight),
+            "features_with_one_winner": winners.features_with_one_winner(weight),
+            "features_near_zero_or_one": winners.features_near_zero_or_one(weight),
+            "winner_weight": winners.winner_weight(weight),
+            "steps": self.steps,
+        }
+
+
+class LinearL1Autoencoder(L1Autoencoder):
+    """A control without the ReLU: overlaps of either sign count as interference."""
+
+    @staticmethod
+    def residual_and_slope(overlap: Tensor) -> tuple[Tensor, Tensor]:
+        """A - 1, and 1."""
+        residual = overlap.clone()
+        residual.diagonal(dim1=1, dim2=2).sub_(1)
+        return residual, torch.ones_like(overlap)
+
+
+class NoInterference(L1Autoencoder):
+    """A control in which features do not see each other: only the diagonal of the output is in the loss."""
+
+    @staticmethod
+    def residual_and_slope(overlap: Tensor) -> tuple[Tensor, Tensor]:
+        """ReLU(A) - 1 and the ReLU's slope on the diagonal, 0 elsewhere."""
+        residual, slope = L1Autoencoder.residual_and_slope(overlap)
+        diagonal = torch.eye(overlap.shape[1], device=overlap.device)
+        return residual * diagonal, slope * diagonal
+
+
+def start_weights(generator: np.random.Generator, n_features: int, n_hidden: int) -> Tensor:
+    """The start weights of one network, (features, neurons): normal, standard deviation 1 / sqrt(n_hidden).
+
+    They are others at each width, as are the published networks: claims on several widths take them as
+    independent.
+    """
+    seed = generator.bit_generator.seed_seq.entropy  # type: ignore[attr-defined]
+    generator = np.random.Generator(np.random.SFC64(np.random.SeedSequence([*seed, n_hidden])))
+    weight = generator.standard_normal((n_features, n_hidden), dtype=np.float32)
+    return torch.from_numpy(weight / np.float32(n_hidden**0.5))

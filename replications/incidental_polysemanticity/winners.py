@@ -1,0 +1,59 @@
+"""What became of trained weights (instances, features, neurons): winners, and neurons that they share.
+
+A weight is a winner when it is of size 1 to within .2, as in the authors' code; the others end near 0.
+Source: Lecomte et al. 2023, "Experiments", and the authors' code.
+"""
+
+import torch
+from torch import Tensor
+
+WINNER = (0.8, 1.2)
+NEAR_ZERO = 0.05
+"""An end weight below it counts as zero: 50 times the learning rate, about which small weights jitter."""
+
+
+def is_winner(weight: Tensor) -> Tensor:
+    """Whether each weight is of size 1 to within .2: bool, of the shape of `weight`."""
+    size = weight.abs()
+    return (size >= WINNER[0]) & (size <= WINNER[1])
+
+
+def polysemantic_neurons(weight: Tensor) -> Tensor:
+    """In how many neurons two features or more have a winner: integers (instances,)."""
+    return (is_winner(weight).sum(dim=1) >= 2).sum(dim=1)
+
+
+def opposed_neurons(weight: Tensor) -> Tensor:
+    """In how many neurons exactly one winner is positive and exactly one negative: integers (instances,)."""
+    positive, negative = ((is_winner(weight) & (weight.sign() == sign)).sum(dim=1) for sign in (1, -1))
+    return ((positive == 1) & (negative == 1)).sum(dim=1)
+
+
+def opposed_pairs(weight: Tensor) -> Tensor:
+    """How many pairs of features share a neuron with winners of opposite sign: integers (instances,)."""
+    positive, negative = ((is_winner(weight) & (weight.sign() == sign)).sum(dim=1) for sign in (1, -1))
+    return (positive * negative).sum(dim=1)
+
+
+def crowded_features(weight: Tensor) -> Tensor:
+    """How many features have a winner in a neuron with two others or more: integers (instances,)."""
+    winner = is_winner(weight)
+    crowded = (winner.sum(dim=1, keepdim=True) >= 3) & winner
+    return crowded.any(dim=2).sum(dim=1)
+
+
+def features_with_one_winner(weight: Tensor) -> Tensor:
+    """How many features have exactly one winner: integers (instances,)."""
+    return (is_winner(weight).sum(dim=2) == 1).sum(dim=1)
+
+
+def features_near_zero_or_one(weight: Tensor) -> Tensor:
+    """How many features have no weight but winners and such as are near zero: integers (instances,)."""
+    return ((weight.abs() < NEAR_ZERO) | is_winner(weight)).all(dim=2).sum(dim=1)
+
+
+def winner_weight(weight: Tensor) -> Tensor:
+    """The mean size of the winners, NaN where there are none: (instances,)."""
+    winner = is_winner(weight)
+    total = torch.where(winner, weight.abs(), 0.0).sum(dim=(1, 2), dtype=torch.float64)
+    return total / winner.sum(dim=(1, 2))
