@@ -162,6 +162,8 @@ class Claim(Strict):
     A claim of kind `fit` is that many numbers are all as said. Its estimate is a p-value, and `bound`'s
     at_least the rate of false alarms: below it the claim is not reproduced, above it reproduced if there are
     seeds enough for the test to have seen a difference, as `power` says.
+
+    `profiles` names those that have the networks of this claim; in others it is not judged (default: in all).
     """
 
     statement: Text
@@ -173,6 +175,7 @@ class Claim(Strict):
     margin: Margin | None = None
     bound: Bound | None = None
     power: Power | None = None
+    profiles: list[Text] | None = Field(default=None, min_length=1)
     investigated: Text | None = None
 
     @model_validator(mode="after")
@@ -189,9 +192,7 @@ class Claim(Strict):
         if self.kind == "fraction" and self.estimate.metric:
             raise ValueError("kind fraction needs estimate.function, which says of each unit: true or false")
         if self.kind == "fit" and (self.estimate.metric or not self.bound or self.bound.at_least is None):
-            raise ValueError(
-                "kind fit needs estimate.function, a p-value, and bound.at_least, the rate of false alarms"
-            )
+            raise ValueError("kind fit needs estimate.function, a p-value, and bound.at_least")
         return self
 
     @property

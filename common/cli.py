@@ -134,13 +134,13 @@ def _replications(options: argparse.Namespace, root: Path) -> list[Replication]:
         path = find_spec(root, name)
         spec = load_spec(path, options.profile, overrides=overrides)
         expected = root / "expected" / name
-        claims = load_claims(expected.with_name(f"{expected.name}.yaml"), spec.code)
+        claims = _judged_in(spec, expected.with_name(f"{expected.name}.yaml"))
         for control, breaks in spec.controls.items():
             for i, claim in enumerate(breaks.rejects):
                 if claim not in claims:
                     place = ("controls", control, "rejects", i)
-                    hint = nearest(claim, list(claims))
-                    raise Document.load(path).error(place, f"no claim {claim!r}; {hint}")
+                    hint = f"in profile {spec.profile}; {nearest(claim, list(claims))}"
+                    raise Document.load(path).error(place, f"no claim {claim!r} {hint}")
         controls = {
             control: Run(load_spec(path, options.profile, control, overrides), out)
             for control in spec.controls
@@ -148,6 +148,23 @@ def _replications(options: argparse.Namespace, root: Path) -> list[Replication]:
         record_path = expected.with_name(f"{expected.name}.record.yaml")
         found.append(Replication(name, Run(spec, out), controls, claims, record_path))
     return found
+
+
+def _judged_in(spec: Spec, path: Path) -> dict[str, Claim]:
+    """The claims in the file `path` that are judged in the profile of `spec`.
+
+    Raises:
+        InputError: if one names a profile that the spec has not.
+    """
+    profiles = ["full", *spec.fields.profiles]
+    claims = load_claims(path, spec.code)
+    for name, claim in claims.items():
+        for i, profile in enumerate(claim.profiles or []):
+            if profile not in profiles:
+                place = ("claims", name, "profiles", i)
+                hint = nearest(profile, profiles)
+                raise Document.load(path).error(place, f"no profile {profile!r} in {spec.path}; {hint}")
+    return {name: claim for name, claim in claims.items() if spec.profile in (claim.profiles or profiles)}
 
 
 def _judge(replication: Replication) -> Judged:
@@ -213,8 +230,7 @@ def _check(options: argparse.Namespace, root: Path, console: Console) -> int:
 def _tell(options: argparse.Namespace, root: Path, replications: list[Replication], console: Console) -> int:
     """Print verdicts and what is not as recorded; the exit code."""
     overridden = bool(options.overrides or options.seeds)
-    known = {replication.name: replication.claims for replication in replications}
-    n_claims = sum(len(known.get(name) or _claims(root, name)) for name in find_specs(root))
+    n_claims = sum(len(_claims(root, name)) for name in find_specs(root))
     problems = 0
     for replication in replications:
         judged = _judge(replication)

@@ -71,11 +71,11 @@ class _Watch:
             return None
         structural = run.spec.structural()
         row = table.iloc[0]
-        shape = ", ".join(f"{name} = {row[name]}" for name in structural)
+        shape = ", ".join([_title(run), *(f"{name} = {row[name]}" for name in structural)])
         if (id(run), shape) not in self.done:
             sweep = instances(run.spec)
             networks = int((sweep[structural] == row[structural]).all(axis=1).sum())
-            self.done[id(run), shape] = _Watched(f"{_title(run)}: {shape}: {column}", networks, [])
+            self.done[id(run), shape] = _Watched(f"{shape}: {column}", networks, [])
         watched = self.done[id(run), shape]
         watched.values.extend(table[column])
         return watched

@@ -11,6 +11,9 @@ from common import ensemble
 from common.document import parse_value
 from common.spec import Spec, load_spec
 
+# as in training: several threads on such small tensors wait for each other, minutes when the machine is busy
+torch.set_num_threads(1)
+
 SMALL = """\
 title: A small sweep
 paper: nobody2026

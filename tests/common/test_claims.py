@@ -56,6 +56,10 @@ def numbers(table: pd.DataFrame) -> "pd.Series[float]":
     return table["x"]
 
 
+def p_value(table: pd.DataFrame) -> float:
+    return float(table["p"].mean())
+
+
 def needs_seed_0(table: pd.DataFrame) -> float:
     if 0 not in set(table["seed"]):
         raise ValueError("seed 0 is missing")
@@ -71,7 +75,7 @@ def exactly(value: float) -> float:
 
 
 code = ModuleType("replications.paper.result")
-for function in (mean_of, ratio, above, numbers, needs_seed_0, broken, exactly):
+for function in (mean_of, ratio, above, numbers, p_value, needs_seed_0, broken, exactly):
     setattr(code, function.__name__, function)
 
 SOURCE = {"paper": "someone2020", "where": "figure 1", "read_by": "digitised"}
@@ -368,6 +372,28 @@ def test_more_seeds_with_a_published_error() -> None:
     assert outcome(parts, standardised(4 + first.more_seeds, 1.2, 0.5)).verdict is Verdict.INCONCLUSIVE
 
 
+@pytest.mark.parametrize(
+    ("p", "seeds", "verdict", "more"),
+    [
+        (0.5, 6, Verdict.REPRODUCED, None),
+        (0.01, 6, Verdict.REPRODUCED, None),
+        (0.5, 5, Verdict.INCONCLUSIVE, 1),
+        (0.5, 1, Verdict.INCONCLUSIVE, 5),
+        (0.009, 6, Verdict.NOT_REPRODUCED, None),
+        (0.009, 2, Verdict.NOT_REPRODUCED, None),
+        (0.0, 6, Verdict.NOT_REPRODUCED, None),
+        (math.nan, 6, Verdict.INVALID, None),
+    ],
+)
+def test_a_fit_needs_no_alarm_and_seeds_enough(
+    p: float, seeds: int, verdict: Verdict, more: int | None
+) -> None:
+    parts = {"bound": {"at_least": 0.01, "rule": "r"}, "power": {"seeds": 6, "rule": "r"}}
+    table = pd.DataFrame({"p": p, "seed": range(seeds)})
+    found = outcome(claim("fit", {"function": "p_value"}, **parts), table)
+    assert (found.verdict, found.more_seeds) == (verdict, more)
+
+
 def test_no_number_of_seeds_decides() -> None:
     # on the edge; the published error alone too wide; one seed
     assert more_seeds(1.5, (1.4, 1.6), 10, 0.0, (0.5, 1.5)) is None
@@ -585,7 +611,8 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "kind": (
         {"kind": "best"},
-        "4: claims.first.kind: input should be 'published', 'theory', 'ordering', 'fraction' or 'fit', got 'best'",
+        "4: claims.first.kind: input should be 'published', 'theory', 'ordering', 'fraction' or 'fit', "
+        "got 'best'",
     ),
     "read_by": (
         {"source__read_by": "eye"},
@@ -655,6 +682,25 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     "fraction of a metric": (
         {"kind": "fraction", "published": None, "margin": None, "bound": BOUND, "estimate": {"metric": "x"}},
         "2: claims.first: kind fraction needs estimate.function, which says of each unit: true or false",
+    ),
+    "fit without power": (
+        {"kind": "fit", "published": None, "margin": None, "bound": BOUND},
+        "2: claims.first: kind fit needs power and bound, got bound",
+    ),
+    "fit of a metric": (
+        {
+            "kind": "fit",
+            "published": None,
+            "margin": None,
+            "bound": BOUND,
+            "power": {"seeds": 2, "rule": "r"},
+            "estimate": {"metric": "x"},
+        },
+        "2: claims.first: kind fit needs estimate.function, a p-value, and bound.at_least",
+    ),
+    "no profiles": (
+        {"profiles": []},
+        "10: claims.first.profiles: list should have at least 1 item after validation, not 0",
     ),
     "fraction of a theory": (
         {

@@ -99,8 +99,35 @@ def test_a_control_that_names_no_claim_is_an_error(example: Path, capsys: pytest
     assert replicate(example, "status") == 2
     said = capsys.readouterr().err
     assert re.search(
-        r"projection.yaml:\d+: controls.decayed.rejects.0: no claim 'sqared_norm'; did you mean", said
+        r"projection.yaml:\d+: controls.decayed.rejects.0: no claim 'sqared_norm' in profile full; did",
+        said,
     )
+
+
+def test_a_claim_is_judged_in_its_profiles_only(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec, claims = (example / f"{folder}/example/projection.yaml" for folder in ("replications", "expected"))
+    text = spec.read_text(encoding="utf-8").replace("controls:", "profiles: {quick: {seeds: 2}}\ncontrols:")
+    one = claims.read_text(encoding="utf-8")
+    other = (
+        one.split("claims:\n")[1]
+        .replace("squared_norm:", "second:")
+        .replace("statement:", "profiles: [full]\n    statement:")
+    )
+    spec.write_text(text.replace("max_steps: 2000", "max_steps: 2"), encoding="utf-8")
+    claims.write_text(one + other, encoding="utf-8")
+    for profile, judged in (("full", True), ("quick", False)):
+        assert replicate(example, "run", NAME, "--profile", profile, "--devices", "1") == 1
+        said = capsys.readouterr().out
+        assert "squared_norm: new" in said
+        assert ("second: new" in said) is judged
+
+    claims.write_text(one + other.replace("[full]", "[fulll]"), encoding="utf-8")
+    assert replicate(example, "status") == 2
+    assert "claims.second.profiles.0: no profile 'fulll'" in capsys.readouterr().err
+    claims.write_text(one + other, encoding="utf-8")
+    spec.write_text(text.replace("[squared_norm]", "[second]"), encoding="utf-8")
+    assert replicate(example, "status", "--profile", "quick") == 2
+    assert "no claim 'second' in profile quick" in capsys.readouterr().err
 
 
 def test_a_record_is_never_made_in_ci(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.features import Draws, Independent, generator
+from common.features import Basis, Draws, Independent, generator
 
 steady = settings(derandomize=True, max_examples=50, deadline=None, database=None)
 
@@ -47,6 +47,13 @@ def test_a_stream_depends_on_seed_and_purpose_alone() -> None:
     assert not torch.equal(both[:, 0], both[:, 1])
     assert not torch.equal(alone, first([5], "evaluation"))
     assert not torch.equal(alone[0], alone[Draws.BLOCK])
+
+
+def test_the_basis_draws_nothing() -> None:
+    features = Basis(5)
+    assert (features.n_uniforms, features.batch_size) == (0, 5)
+    assert next(iter(Draws(features, [3, 4]))).shape == (0, 5)
+    assert Basis.sample([], {}) == []
 
 
 def test_impossible_sizes_name_the_argument() -> None:

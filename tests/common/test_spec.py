@@ -3,7 +3,7 @@
 import json
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 import torch
 
+from common.computed import Computed
 from common.document import InputError
-from common.features import Features, Independent
+from common.ensemble import Ensemble
+from common.features import Features, Independent, Varying
 from common.spec import Spec, class_arguments, find_spec, find_specs, load_spec
 
 MODEL = "replications.toy_models_of_superposition.model"
@@ -65,12 +67,24 @@ controls:
 """
 
 
+class Constant(Computed):
+    """A number that is not trained."""
+
+    def __init__(self, seeds: Sequence[int], value: Varying[float] = 1.0) -> None:
+        super().__init__(seeds)
+        self.value = value
+
+    def metrics(self) -> dict[str, torch.Tensor]:
+        return {"value": torch.as_tensor(self.value).expand(len(self.seeds))}
+
+
 @pytest.fixture(autouse=True)
 def code(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module that `TEXT` names as its code."""
     module = ModuleType("code_of_a_replication")
     module.figures = lambda table: {}  # type: ignore[attr-defined]
     module.Features = Features  # type: ignore[attr-defined]
+    module.Constant = Constant  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return module
 
@@ -263,6 +277,7 @@ def test_build(load: Load) -> None:
     spec = load()
     rows = {"part": "one", "density": torch.tensor([0.5, 1.0]), "extra_importance": 2.0, "bias": True}
     ensemble = spec.build(rows, seeds=[0, 0])
+    assert isinstance(ensemble, Ensemble)
     assert {name: column.flatten().tolist() for name, column in ensemble.factors.items()} == {
         "density": [0.5, 1.0],
         "extra_importance": [2.0, 2.0],
@@ -589,6 +604,16 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "model.ToyModel",
         "model.ToyModle",
         f"6: model.class_path: no class 'ToyModle' in {MODEL}; did you mean 'ToyModel'?",
+    ),
+    "features left out": (
+        TEXT[TEXT.index("features:") : TEXT.index("optimizer:")],
+        "",
+        "1: features: missing key",
+    ),
+    "calculated, and features": (
+        f"{MODEL}.ToyModel\n  init_args:\n    n_hidden: 2",
+        "code_of_a_replication.Constant",
+        "7: features: Constant is calculated, not trained; leave this out",
     ),
     "no class at all": (
         "torch.optim.AdamW",

@@ -5,6 +5,7 @@ import pickle
 import sys
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -113,6 +114,16 @@ def test_shards_partition_the_instances(spec: Spec, grids: list[Grid], seeds: li
         assert 1 <= min(one_shape) <= max(one_shape) <= min(size, min(one_shape) + 1)
         # no more shards than needed
         assert len(one_shape) == -(-sum(one_shape) // size)
+
+
+@pytest.mark.parametrize(("weights", "networks"), [(1, 1), (5, 1), (11, 2), (13, 3), (1000, 4)])
+def test_shards_are_bounded_by_their_weights(spec: Spec, weights: int, networks: int) -> None:
+    """A network of 2 features in 1 dimension has 2 weights and 2 biases, and one network is the least."""
+    point: dict[str, list[Any]] = {"density": [0.5, 1.0], "n_features": [2], "n_hidden": [1]}
+    fields = spec.fields.model_copy(update={"shard_size": 4, "shard_weights": weights})
+    cut = shards(spec._replace(grids=[Grid("a", point)], seeds=[*range(6)], fields=fields))
+    assert max(len(shard.rows) for shard in cut) == networks
+    assert sum(len(shard.rows) for shard in cut) == 12
 
 
 @given(grids=grids, seeds=seeds, size=st.integers(1, 40))

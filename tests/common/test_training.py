@@ -1,24 +1,58 @@
 """Tests of common/training.py: the table does not depend on cuts, workers, or on having been stopped."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from common import training
+from common.computed import Computed
+from common.ensemble import Ensemble
+from common.features import Varying
 from common.results import Run
-from common.spec import Spec
-from common.sweep import shards
-from common.training import Devices, build, train, work
+from common.spec import Spec, load_spec
+from common.sweep import Shard, shards
+from common.training import Devices, Progress, build, train, train_shard, work
+from tests.conftest import SMALL
 
 ONE = Devices("cpu", 1)
+
+
+class Told(Progress):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.tables: list[tuple[Run, int]] = []
+
+    def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
+        self.steps.append(network_steps)
+
+    def finished(self, run: Run, shard: Shard, table: pd.DataFrame) -> None:
+        self.tables.append((run, len(table)))
+
+
+L1 = "replications.incidental_polysemanticity.model.L1Autoencoder"
+SETTLING = {
+    "model": f"{{class_path: {L1}, init_args: {{l1: .02}}}}",
+    "features": "{class_path: common.features.Basis, init_args: {n_features: 8}}",
+    "optimizer": "{class_path: torch.optim.AdamW, init_args: {lr: 3e-3, fused: true}}",
+    "trainer": "{max_steps: 2500, stop_when_settled: true}",
+    "sweep": "[{n_hidden: 32}]",
+    "seeds": "5",
+}
+"""Changes of the small spec: networks whose outcome is settled before training ends."""
+
 WEIGHTS = ["weight_0_0", "weight_0_1", "bias_0", "bias_1"]
 
 
@@ -80,7 +114,69 @@ def test_progress_adds_up_to_the_work(small: Any, tmp_path: Path) -> None:
     told = Told()
     train([run], ONE, told)
     assert sum(told.steps) == total == 18 * 130
-    assert told.tables == [(run, 3 + (shard in (1, 3, 4))) for shard in range(5)]
+    assert told.tables == [(run, len(shard.rows)) for shard in shards(run.spec)]
+
+
+@pytest.mark.parametrize("shard_size", [1, 5])
+def test_a_settled_network_is_kept_as_it_was_and_training_ends_with_the_last(
+    small: Any, tmp_path: Path, shard_size: int
+) -> None:
+    """Whatever shard it is in; the networks of this one settle after different numbers of steps."""
+    told = Told()
+    run = Run(small(**SETTLING, shard_size=str(shard_size)), tmp_path)
+    total = work(run)
+    train([run], ONE, told)
+    table = run.table()
+    assert table is not None
+    assert sum(told.steps) == total == 5 * 2500
+    assert table["steps"].nunique() > 1
+    assert ((table["steps"] % training.SETTLED_STEPS == 0) & (table["steps"] < 2500)).all()
+    one = small(**{**SETTLING, "shard_size": "1"})
+    alone = train_shard(one, shards(one)[0])
+    for column in ("steps", "polysemantic_neurons", "features_with_one_winner"):
+        assert table[column].iloc[0] == alone[column].iloc[0]
+
+
+def test_stopping_when_settled_changes_no_count(small: Any, tmp_path: Path) -> None:
+    """Against the same networks trained to the last step."""
+    stopped = trained(small(**SETTLING), tmp_path)
+    whole = trained(small(**{**SETTLING, "trainer__stop_when_settled": "false"}), tmp_path)
+    counts = [name for name in stopped if stopped[name].dtype.kind == "i" and name != "steps"]
+    assert {"polysemantic_neurons", "opposed_pairs", "features_with_one_winner"} <= set(counts)
+    pd.testing.assert_frame_equal(stopped[counts], whole[counts])
+    assert stopped["polysemantic_neurons"].sum() > 0
+    assert stopped["winner_weight"].to_numpy() == pytest.approx(whole["winner_weight"].to_numpy(), abs=3e-3)
+
+
+def test_stopping_needs_a_model_that_knows_when_it_is_settled(small: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stop_when_settled: ToyModel does not say when it is settled"):
+        trained(small(trainer__stop_when_settled="true"), tmp_path)
+
+
+class Roots(Computed):
+    """The square roots of seed + offset."""
+
+    def __init__(self, seeds: Sequence[int], offset: Varying[float]) -> None:
+        super().__init__(seeds)
+        self.offset = offset
+
+    def metrics(self) -> dict[str, torch.Tensor]:
+        return {"root": (torch.tensor(self.seeds) + self.offset).sqrt()}
+
+
+def test_calculated_instances_need_no_training(small: Any, tmp_path: Path) -> None:
+    told = Told()
+    text = re.sub(r"(?ms)^(features|optimizer|trainer):.*?(?=^\S)", "", SMALL.split("controls:")[0])
+    text = re.sub(r"(?m)^model:.*$", f"model: {{class_path: {__name__}.Roots}}", text)
+    path = tmp_path / "roots.yaml"
+    path.write_text(text.split("sweep:")[0] + "sweep: [{offset: [0., 9.]}]\n", encoding="utf-8")
+    run = Run(load_spec(path), tmp_path)
+    assert work(run) == 6
+    train([run], ONE, told)
+    table = run.table()
+    assert table is not None
+    assert table["root"].to_numpy() == pytest.approx(np.sqrt(table["seed"] + table["offset"]))
+    assert sum(told.steps) == 6
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_table(small: Any, tmp_path: Path) -> None:
@@ -156,7 +252,9 @@ def test_numerics_are_set_for_training_only() -> None:
 
 def test_the_spec_s_optimiser_is_used(small: Any) -> None:
     spec = small(optimizer="{class_path: torch.optim.SGD, init_args: {lr: .25, momentum: .5}}")
-    optimizer = build(spec, shards(spec)[0].rows).configure_optimizers()
+    model = build(spec, shards(spec)[0].rows)
+    assert isinstance(model, Ensemble)
+    optimizer = model.configure_optimizers()
     assert isinstance(optimizer, torch.optim.SGD)
     assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (0.25, 0.5)
 

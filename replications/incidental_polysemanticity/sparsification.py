@@ -1,0 +1,217 @@
+"""One feature's weights with interference off: estimates, the paper's prediction, a mean field, the figure.
+
+The table has one row per network, for both schemes: `euler`, the authors', and `ode`, the equation. `alive_i`
+and `l1_norm_i` are the number of nonzero weights, m', and the L1 norm at `TIMES[i]`. All times are in units
+of 1/lambda.
+Source: Lecomte et al. 2023, arXiv 2312.03096; the prediction as in the authors' code.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from scipy.integrate import cumulative_trapezoid
+from scipy.special import ndtr
+
+from common.claims import t_quantile
+from replications.incidental_polysemanticity.sparsification_model import TIMES, Array
+
+Scheme = Literal["euler", "ode"]
+Quantity = Literal["alive", "l1_norm"]
+
+PUBLISHED_WIDTH = 100_000
+PUBLISHED_ALIVE = {0.01: 14500.0, 0.1: 250.0}
+"""m' by time in the paper's figure, m = 1e5, one network; read to 5 %."""
+
+PUBLISHED_END = 1.3
+"""When one weight is left in that figure; read to 5 %."""
+
+READING_ERROR = 0.05
+
+
+def predicted(quantity: Quantity, n_hidden: int, time: ArrayLike) -> Array:
+    """The paper's prediction: max(1, 1/(1/sqrt(m) + lambda t)) for the L1 norm, and its square for m'."""
+    l1_norm = np.maximum(1, 1 / (n_hidden**-0.5 + np.asarray(time, dtype=float)))
+    return np.asarray(l1_norm if quantity == "l1_norm" else l1_norm**2)
+
+
+def mean_field_alive(n_hidden: int, time: ArrayLike) -> Array:
+    """The number of nonzero weights, m', where m is large, lambda sqrt(m) small and the start half-normal.
+
+    A weight is alive while w(0) = sigma |x| > b = sigma z, so m' = 2 Q(z) m with the normal tail Q. The norm
+    is 1: a^2 m sigma^2 2 g(z) = 1, where 2 g = E (|x| - z)+^2 = 2 ((1 + z^2) Q - z phi). With b' = lambda / a
+    the integral of dz / sqrt(2 g) is lambda t sqrt(m), and sigma drops out.
+    """
+    z = np.linspace(0, 8, 8001)
+    tail, density = ndtr(-z), np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    g = (1 + z**2) * tail - z * density
+    when = cumulative_trapezoid(1 / np.sqrt(2 * g), z, initial=0)
+    at = np.interp(np.sqrt(n_hidden) * np.asarray(time, dtype=float), when, z)
+    return np.asarray(2 * ndtr(-at) * n_hidden)
+
+
+def alive(table: pd.DataFrame, n_hidden: int, time: float, scheme: Scheme = "euler") -> float:
+    """The mean m' of the networks at one of `TIMES`.
+
+    Raises:
+        ValueError: if the table has no such networks, or `time` is not one of `TIMES`.
+    """
+    at = np.flatnonzero(np.isclose(TIMES, time, rtol=1e-6, atol=0))
+    if not len(at):
+        raise ValueError(f"time: the weights are not looked at at {time:g}")
+    return float(courses(table, "alive", n_hidden, scheme)[:, at[0]].mean())
+
+
+def alive_ratio(
+    table: pd.DataFrame, n_hidden: int, time: float, theory: Literal["published", "mean_field"]
+) -> float:
+    """The mean m' over the paper's prediction, or over that of the mean field.
+
+    Raises:
+        ValueError: as `alive`.
+    """
+    expected = (
+        mean_field_alive(n_hidden, time) if theory == "mean_field" else predicted("alive", n_hidden, time)
+    )
+    return alive(table, n_hidden, time) / float(expected)
+
+
+def within_factor_two(table: pd.DataFrame, quantity: Quantity, n_hidden: int) -> "pd.Series[bool]":
+    """Whether the paper's prediction holds to a factor 2, for each network and each of `TIMES`.
+
+    Raises:
+        ValueError: if the table has no such networks.
+    """
+    ratio = _over_prediction(table, quantity, n_hidden)
+    return pd.Series(np.abs(np.log2(ratio)).ravel() <= 1)
+
+
+def l1_norm_ratio(table: pd.DataFrame, n_hidden: int, extreme: Literal["lowest", "highest"]) -> float:
+    """The L1 norm over its prediction: the lowest or the highest over time, the mean of that over networks.
+
+    Raises:
+        ValueError: if the table has no such networks.
+    """
+    ratio = _over_prediction(table, "l1_norm", n_hidden)
+    return float((ratio.min(axis=1) if extreme == "lowest" else ratio.max(axis=1)).mean())
+
+
+def schemes_difference(
+    table: pd.DataFrame, quantity: Literal["alive", "l1_norm", "end_time"], n_hidden: int
+) -> float:
+    """The largest relative difference over time between the means of the Euler scheme and of the equation.
+
+    Raises:
+        ValueError: if the table has no such networks.
+    """
+    euler, ode = (courses(table, quantity, n_hidden, scheme).mean(axis=0) for scheme in ("euler", "ode"))
+    return float(np.abs(euler / ode - 1).max())
+
+
+def one_left(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether a single weight was left in the end, for each network, by both schemes."""
+    return table["end_time"].notna()
+
+
+def largest_survives(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether the last weight is the one that was largest at the start, for each network.
+
+    Of the Euler scheme: the solution of the equation has it so by construction.
+    """
+    return table.loc[table["scheme"] == "euler", "largest_survives"] == 1
+
+
+def order_preserved(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether no weight was ever larger than one that was larger at the start, for each network.
+
+    Of the Euler scheme, as `largest_survives`. Seen at `TIMES` and whenever dropped weights are cleared away.
+    """
+    return table.loc[table["scheme"] == "euler", "order_preserved"] == 1
+
+
+def courses(table: pd.DataFrame, quantity: str, n_hidden: int, scheme: str = "euler") -> Array:
+    """A quantity of the networks: an array (networks, times), or (networks, 1) of one that has no course.
+
+    Raises:
+        ValueError: if the table has no such networks.
+    """
+    rows = (table["scheme"] == scheme) & (table["n_hidden"] == n_hidden)
+    if not rows.any():
+        raise ValueError(f"the table has no networks of m = {n_hidden} by the scheme {scheme!r}")
+    names = [quantity] if quantity in table else [f"{quantity}_{i}" for i in range(len(TIMES))]
+    return table.loc[rows, names].to_numpy(dtype=float)
+
+
+def _over_prediction(table: pd.DataFrame, quantity: Quantity, n_hidden: int) -> Array:
+    return courses(table, quantity, n_hidden) / predicted(quantity, n_hidden, TIMES)
+
+
+BLUE, ORANGE, INK = "#2968b8", "#f28e2b", "0.1"
+SMALL, NORMAL = 8, 9
+_PUBLISHED: dict[str, Any] = {
+    "fmt": "o", "markersize": 5, "markerfacecolor": "white", "color": INK, "linewidth": 0.9, "capsize": 2,
+    "label": "published, with its reading error",
+}  # fmt: skip
+
+
+def figures(table: pd.DataFrame) -> dict[str, Figure]:
+    """The number of nonzero weights and the L1 norm of the widest networks over time, by the Euler scheme."""
+    euler = table[table["scheme"] == "euler"]
+    if euler.empty:
+        return {}
+    n_hidden = int(euler["n_hidden"].max())
+    figure = Figure(figsize=(7.4, 4))
+    left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.085, right=0.985, bottom=0.235, top=0.92, wspace=0.22)
+    _draw_courses(left, euler, "alive", n_hidden)
+    _draw_courses(right, euler, "l1_norm", n_hidden)
+    mean_field = mean_field_alive(n_hidden, TIMES[1:])
+    left.plot(
+        TIMES[1:][mean_field >= 1], mean_field[mean_field >= 1], color=ORANGE, linewidth=1.2,
+        linestyle=(0, (1, 1.2)), label="mean field of many weights",
+    )  # fmt: skip
+    left.set_ylabel("Nonzero weights, m'", fontsize=NORMAL, color=INK)
+    right.set_ylabel("L1 norm", fontsize=NORMAL, color=INK)
+    if n_hidden == PUBLISHED_WIDTH:
+        _draw_published(left)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="lower center", bbox_to_anchor=(0.53, 0.0), ncols=3, frameon=False,
+        fontsize=SMALL, handlelength=1.8, columnspacing=1.4,
+    )  # fmt: skip
+    figure.suptitle(
+        f"One feature's weights without interference, m = {n_hidden:,}", fontsize=NORMAL, color=INK, y=0.985
+    )
+    return {"sparsification": figure}
+
+
+def _draw_courses(axes: Axes, table: pd.DataFrame, quantity: Quantity, n_hidden: int) -> None:
+    """Every network, their mean with its 95 % interval, and the prediction, from the first time after 0."""
+    time, values = TIMES[1:], courses(table, quantity, n_hidden)[:, 1:]
+    n = len(values)
+    axes.plot(time, values.T, color=BLUE, linewidth=0.4, alpha=0.35)
+    axes.plot([], [], color=BLUE, linewidth=0.4, label=f"{n} networks")
+    mean = values.mean(axis=0)
+    if n > 1:
+        half = t_quantile(0.975, n) * values.std(axis=0, ddof=1) / np.sqrt(n)
+        axes.fill_between(time, mean - half, mean + half, color=BLUE, alpha=0.25, linewidth=0)
+    axes.plot(time, mean, color=BLUE, linewidth=1.4, label="their mean, with its 95 % interval")
+    axes.plot(
+        time, predicted(quantity, n_hidden, time), color=INK, linewidth=0.9, linestyle=(0, (4, 2)),
+        label="prediction of the paper",
+    )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlim=(time[0], time[-1]))
+    axes.set_xlabel(r"Time, in units of 1/$\lambda$", fontsize=NORMAL, color=INK)
+    axes.tick_params(which="both", labelsize=SMALL, colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_published(axes: Axes) -> None:
+    """The published counts, and the end of the published curve."""
+    count = np.array(list(PUBLISHED_ALIVE.values()))
+    axes.errorbar(list(PUBLISHED_ALIVE), count, yerr=READING_ERROR * count, **_PUBLISHED)
+    end = {**_PUBLISHED, "label": None}
+    axes.errorbar(PUBLISHED_END, 1, xerr=READING_ERROR * PUBLISHED_END, clip_on=False, **end)
