@@ -84,8 +84,10 @@ def _parser() -> argparse.ArgumentParser:
         "record": add("record", _record, "make the stored results the reference, and show what changes"),
         "status": add("status", _status, "say what a run would train, and why"),
     }
-    for name, sub in trained.items():
+    benches = add("bench", _bench, "time training against the plain way, in networks x steps per second")
+    for sub in (*trained.values(), benches):
         sub.add_argument("--profile", default="full", help="full (default) or a profile of the spec")
+    for name, sub in trained.items():
         sub.add_argument("--out", type=Path, help="where results are stored (default: ROOT/results)")
         if name == "record":
             continue
@@ -95,7 +97,6 @@ def _parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         sub.add_argument("--seeds", help="change the seeds: how many, or a list as in [3,4,5]")
     add("cite", _cite, "print the papers behind the replications, as BibTeX")
-    benches = add("bench", _bench, "time training against the plain way, in networks x steps per second")
     for sub in (trained["run"], benches):
         sub.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto")
         sub.add_argument("--devices", type=int, help="how many GPUs, or workers on the CPU (default: all)")
@@ -344,15 +345,22 @@ def _bench(options: argparse.Namespace, root: Path, console: Console) -> int:
     devices = _devices(options)
     for name in _names(options, root):
         path = find_spec(root, name)
-        if load_spec(path).fields.plain is None:
+        if load_spec(path, options.profile).fields.plain is None:
             continue
         console.print(f"{name}, on {devices.n} x {devices}, in networks x steps per second:")
-        for speed in bench(path, devices):
+        plain, ours = 0.0, 0.0
+        for speed in bench(path, devices, options.profile):
+            plain, ours = plain + speed.work / speed.plain, ours + speed.work / speed.ours
             console.print(
                 f"{speed.structure}: plain {speed.plain:,.0f}, ours {speed.ours:,.0f} ({speed.networks:,} "
-                f"networks), ratio {speed.ours / speed.plain:.0f}",
+                f"networks), ratio {speed.ours / speed.plain:.3g}",
                 highlight=False,
             )
+        console.print(
+            f"at these rates the sweep takes {plain / 3600:.1f} hours the plain way, {ours / 60:.1f} minutes "
+            f"ours, ratio {plain / ours:.3g}",
+            highlight=False,
+        )
     return 0
 
 

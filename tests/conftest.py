@@ -37,6 +37,18 @@ controls:
 """
 
 
+L1 = "replications.incidental_polysemanticity.model.L1Autoencoder"
+SETTLING = {
+    "model": f"{{class_path: {L1}, init_args: {{l1: .02}}}}",
+    "features": "{class_path: common.features.Basis, init_args: {n_features: 8}}",
+    "optimizer": "{class_path: torch.optim.AdamW, init_args: {lr: 3e-3, fused: true}}",
+    "trainer": "{max_steps: 2500, stop_when_settled: true}",
+    "sweep": "[{n_hidden: 32}]",
+    "seeds": "5",
+}
+"""Changes of the small spec: networks whose outcome is settled before training ends."""
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Any:
     """A function that loads the small spec, with dotted keys changed."""

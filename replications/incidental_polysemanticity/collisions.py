@@ -13,6 +13,8 @@ from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 from scipy import stats
 
+from replications.incidental_polysemanticity.winners import share
+
 Array = NDArray[np.float64]
 
 PUBLISHED_NETWORKS = 16
@@ -127,33 +129,27 @@ def _joint_p(difference: Array, ours: Array, networks: Array, theirs: Array, the
 
 def near_zero_or_one(table: pd.DataFrame) -> "pd.Series[bool]":
     """Whether each feature has only weights that are near 0 or of size .8 to 1.2."""
-    return _units(table["features_near_zero_or_one"], table["n_features"])
+    return share(table["features_near_zero_or_one"], table["n_features"])
 
 
 def one_winner(table: pd.DataFrame) -> "pd.Series[bool]":
     """Whether each feature has exactly one weight of size .8 to 1.2."""
-    return _units(table["features_with_one_winner"], table["n_features"])
+    return share(table["features_with_one_winner"], table["n_features"])
 
 
 def not_crowded(table: pd.DataFrame) -> "pd.Series[bool]":
     """Whether each feature's neuron carries at most two features."""
-    return _units(table["n_features"] - table["crowded_features"], table["n_features"])
+    return share(table["n_features"] - table["crowded_features"], table["n_features"])
 
 
 def opposite_signs(table: pd.DataFrame) -> "pd.Series[bool]":
     """Whether each polysemantic neuron has just one positive and one negative winner."""
-    return _units(table["opposed_neurons"], table["polysemantic_neurons"])
+    return share(table["opposed_neurons"], table["polysemantic_neurons"])
 
 
 def incidental(table: pd.DataFrame) -> "pd.Series[bool]":
     """Whether each network has a polysemantic neuron, although there are neurons for all features."""
     return pd.Series(table["polysemantic_neurons"].to_numpy() > 0)
-
-
-def _units(true: "pd.Series[int]", total: "pd.Series[int]") -> "pd.Series[bool]":
-    """As many entries as `total` adds up to, as many of them True as `true` adds up to."""
-    n_true, n_all = int(true.sum()), int(total.sum())
-    return pd.Series(np.arange(n_all) < n_true)
 
 
 INK, BLUE = "0.1", (0.16, 0.40, 0.72)

@@ -23,6 +23,10 @@ to the owner's, where the ReLU cuts it off. What is left is the optimiser's jitt
 """
 
 
+SHOWN_FEATURES = 32
+"""Of the products of start and end, as many rows and columns are kept for the figure."""
+
+
 class L1Autoencoder(Ensemble):
     """y = ReLU(W W^T x), rows W_i, no bias: sum_i |ReLU(W W_i) - e_i|^2 + l1 |W|_1 on the standard basis.
 
@@ -135,3 +139,54 @@ def start_weights(generator: np.random.Generator, n_features: int, n_hidden: int
     generator = np.random.Generator(np.random.SFC64(np.random.SeedSequence([*seed, n_hidden])))
     weight = generator.standard_normal((n_features, n_hidden), dtype=np.float32)
     return torch.from_numpy(weight / np.float32(n_hidden**0.5))
+
+
+class StartCorrelation(L1Autoencoder):
+    """The same networks, measured against their start: which weight of each feature won.
+
+    A feature's winner here is its largest weight at the end, so that there is one in any case.
+    """
+
+    start: Tensor
+
+    def __init__(
+        self,
+        features: Basis,
+        seeds: Sequence[int],
+        n_hidden: Annotated[int, Field(ge=1)],
+        l1: Varying[NonNegative],
+    ) -> None:
+        super().__init__(features, seeds, n_hidden, l1)
+        self.register_buffer("start", self.weights["weight"].detach().clone(), persistent=False)
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Products of start and end, and how each feature's winner stood at the start."""
+        start, end = self.start, self.weights["weight"].detach()
+        products = torch.bmm(start, end.mT)
+        diagonal = products.diagonal(dim1=1, dim2=2)
+        n = products.shape[1]
+        others = products - torch.diag_embed(diagonal)
+        winner = end.abs().argmax(dim=2, keepdim=True)
+        at_winner, size = start.gather(2, winner), start.abs()
+        aligned = at_winner * end.gather(2, winner).sign()
+        larger = (size > size.gather(2, winner)).sum(dim=2, dtype=torch.float64)
+        return {
+            "features_with_one_winner": winners.features_with_one_winner(end),
+            "diagonal": diagonal.mean(dim=1),
+            "off_diagonal": others.sum(dim=(1, 2)) / (n * (n - 1)),
+            "off_diagonal_sd": (others.square().sum(dim=(1, 2)) / (n * (n - 1))).sqrt(),
+            "aligned_features": (aligned > 0).sum(dim=(1, 2)),
+            "largest_wins": (larger == 0).sum(dim=1),
+            "winner_sigmas": aligned.mean(dim=(1, 2)) * self.n_hidden**0.5,
+            "winner_rank": larger.mean(dim=1) / self.n_hidden,
+            "product": products[:, :SHOWN_FEATURES, :SHOWN_FEATURES],
+        }
+
+
+class OtherStart(StartCorrelation):
+    """A control that compares each feature's end with the start of the next feature."""
+
+    def metrics(self) -> dict[str, Tensor]:
+        """See `StartCorrelation.metrics`."""
+        self.start = self.start.roll(1, dims=1)
+        return super().metrics()

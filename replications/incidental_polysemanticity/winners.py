@@ -4,6 +4,8 @@ A weight is a winner when it is of size 1 to within .2, as in the authors' code;
 Source: Lecomte et al. 2023, "Experiments", and the authors' code.
 """
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -57,3 +59,9 @@ def winner_weight(weight: Tensor) -> Tensor:
     winner = is_winner(weight)
     total = torch.where(winner, weight.abs(), 0.0).sum(dim=(1, 2), dtype=torch.float64)
     return total / winner.sum(dim=(1, 2))
+
+
+def share(true: "pd.Series[int]", total: "pd.Series[int]") -> "pd.Series[bool]":
+    """As many entries as `total` adds up to, as many of them True as `true` adds up to."""
+    n_true, n_all = int(true.sum()), int(total.sum())
+    return pd.Series(np.arange(n_all) < n_true)

@@ -1,14 +1,17 @@
 """Tests of common/bench.py: it times each structure once, on the same networks, and says when it cannot."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from common import bench
+from common.spec import Spec
+from common.sweep import Shard
 from common.training import Devices
 from replications.toy_models_of_superposition import plain
-from tests.conftest import SMALL
+from tests.conftest import SETTLING, SMALL
 
 
 @pytest.fixture
@@ -43,6 +46,32 @@ def test_each_structure_is_timed_once_on_the_same_networks(
     ]
     assert trained == [(2, 1), (2, 2), (3, 1), (3, 2)]
     assert all(speed.plain > 0 and speed.ours > 0 and speed.networks == 4 for speed in speeds)
+    assert [speed.work for speed in speeds] == [18 * 100, 18 * 100]
+
+
+def test_where_networks_stop_the_whole_training_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps that are spared count as done, so ours is fast beyond what its steps take."""
+    path = tmp_path / "replications" / "nobody" / "settling.yaml"
+    path.parent.mkdir(parents=True)
+    text = SMALL.split("controls:")[0].replace(
+        "sweep:", "plain: replications.incidental_polysemanticity.plain\nsweep:"
+    )
+    for key, value in {**SETTLING, "sweep": "[{n_features: 8, n_hidden: 32}]"}.items():
+        text = re.sub(rf"(?ms)^{key}:.*?(?=^\S|\Z)", f"{key}: {value}\n", text)
+    path.write_text(text.replace("init_args: {n_features: 8}", "init_args: {}"), encoding="utf-8")
+    steps: list[int] = []
+    seconds = bench._seconds
+
+    def spy(spec: Spec, pieces: list[Shard], devices: Devices, count: int) -> float:
+        steps.append(count)
+        return seconds(spec, pieces, devices, count)
+
+    monkeypatch.setattr(bench, "_seconds", spy)
+    (speed,) = bench.bench(path, Devices("cpu", 1))
+    assert steps == [1, 2500, 1]
+    assert (speed.networks, speed.work) == (3, 5 * 2500)
 
 
 def test_without_a_plain_way_there_is_nothing_to_compare_with(path: Path) -> None:

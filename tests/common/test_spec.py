@@ -623,7 +623,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "not a class": (
         f"{MODEL}.ToyModel\n  init",
         "code_of_a_replication.figures\n  init",
-        "6: model.class_path: 'figures' is not a class derived from Ensemble or Computed; there are none",
+        "6: model.class_path: 'figures' is not a class derived from Ensemble or Computed; valid: Constant",
     ),
     "another base": (
         "common.features.Independent",

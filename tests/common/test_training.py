@@ -23,7 +23,7 @@ from common.results import Run
 from common.spec import Spec, load_spec
 from common.sweep import Shard, shards
 from common.training import Devices, Progress, build, train, train_shard, work
-from tests.conftest import SMALL
+from tests.conftest import SETTLING, SMALL
 
 ONE = Devices("cpu", 1)
 
@@ -41,17 +41,6 @@ class Told(Progress):
     def finished(self, run: Run, shard: Shard, table: pd.DataFrame) -> None:
         self.tables.append((run, len(table)))
 
-
-L1 = "replications.incidental_polysemanticity.model.L1Autoencoder"
-SETTLING = {
-    "model": f"{{class_path: {L1}, init_args: {{l1: .02}}}}",
-    "features": "{class_path: common.features.Basis, init_args: {n_features: 8}}",
-    "optimizer": "{class_path: torch.optim.AdamW, init_args: {lr: 3e-3, fused: true}}",
-    "trainer": "{max_steps: 2500, stop_when_settled: true}",
-    "sweep": "[{n_hidden: 32}]",
-    "seeds": "5",
-}
-"""Changes of the small spec: networks whose outcome is settled before training ends."""
 
 WEIGHTS = ["weight_0_0", "weight_0_1", "bias_0", "bias_1"]
 
