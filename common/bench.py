@@ -19,7 +19,7 @@ PLAIN_NETWORKS = 400
 
 
 class Speed(NamedTuple):
-    """One structure's rates, in networks x steps per second, and its work in the sweep, in networks x steps."""
+    """One structure's rates, in networks x steps per second, and its networks x steps in the sweep."""
 
     structure: str
     networks: int
