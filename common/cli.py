@@ -293,20 +293,23 @@ def _record(options: argparse.Namespace, root: Path, console: Console) -> int:
         )
         records.save(replication.record_path, stored)
         console.print(f"written: {replication.record_path}")
-    readme = root / "README.md"
-    if readme.exists():
-        text = readme.read_text(encoding="utf-8")
-        readme.write_text(report.with_claims(text, claims_table(root)), encoding="utf-8")
+    for path, text in readmes(root).items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 
-def claims_table(root: Path) -> list[str]:
-    """The lines of the README's table of claims, from `expected/`."""
-    lines = []
-    for name in find_specs(root):
-        stored = records.load(root / "expected" / f"{name}.record.yaml")
-        lines += report.markdown(name, _claims(root, name), stored)
-    return lines
+def readmes(root: Path) -> dict[Path, str]:
+    """The READMEs that there are, with the claims as recorded: counts in the suite's, each in its paper's."""
+    stored = {name: records.load(root / "expected" / f"{name}.record.yaml") for name in find_specs(root)}
+    lines = {root / "README.md": report.summary(stored)}
+    for name, record in stored.items():
+        path = root / "replications" / name.split("/")[0] / "README.md"
+        lines.setdefault(path, []).extend(report.claims_table(name, _claims(root, name), record))
+    return {
+        path: report.with_claims(path.read_text(encoding="utf-8"), claims)
+        for path, claims in lines.items()
+        if path.exists()
+    }
 
 
 def _list(options: argparse.Namespace, root: Path, console: Console) -> int:

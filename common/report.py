@@ -85,12 +85,12 @@ def remarks(outcomes: Mapping[str, Outcome]) -> list[str]:
     return lines
 
 
-def markdown(name: str, claims: Mapping[str, Claim], records: Mapping[str, Record]) -> list[str]:
+def claims_table(name: str, claims: Mapping[str, Claim], records: Mapping[str, Record]) -> list[str]:
     """The recorded claims of one replication as lines of Markdown, with the verdicts of the full profile."""
     recorded = records["full"].claims if "full" in records else {}
-    counts = [sum(c.verdict is verdict for c in recorded.values()) for verdict in Verdict]
-    summary = ", ".join(f"{n} {verdict}" for n, verdict in zip(counts, Verdict, strict=True) if n)
-    lines = [f"**`{name}`**: {summary or 'not recorded yet'}", ""]
+    counts = verdict_counts(records)
+    said_of = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+    lines = [f"**`{name}`**: {said_of or 'not recorded yet'}", ""]
     lines += ["| claim | said | ours [95 %] | accepted | verdict |", "|---|---|---|---|---|"]
     for key, claim in claims.items():
         ours, verdict = "", "not recorded yet"
@@ -101,6 +101,22 @@ def markdown(name: str, claims: Mapping[str, Claim], records: Mapping[str, Recor
         statement = " ".join(claim.statement.split())
         cells = [statement, said(claim), ours, accepted(claim), f"{emphasis}{verdict}{emphasis}"]
         lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def verdict_counts(records: Mapping[str, Record]) -> dict[Verdict, int]:
+    """How many claims the full profile's record has of each verdict."""
+    recorded = records["full"].claims.values() if "full" in records else []
+    return {verdict: sum(claim.verdict is verdict for claim in recorded) for verdict in Verdict}
+
+
+def summary(records: Mapping[str, Mapping[str, Record]]) -> list[str]:
+    """How many claims of each replication have which verdict, as lines of Markdown; `records` is by name."""
+    lines = [f"| replication | {' | '.join(Verdict)} |", f"|---|{'---|' * len(Verdict)}"]
+    for name, stored in records.items():
+        paper = name.split("/")[0]
+        counts = " | ".join(str(n) for n in verdict_counts(stored).values())
+        lines.append(f"| [`{name}`](replications/{paper}/README.md#claims) | {counts} |")
     return [*lines, ""]
 
 

@@ -118,7 +118,7 @@ def commit(root: Path) -> str:
     try:
         head = _git(root, "rev-parse", "--short=12", "HEAD")
         # but for what `replicate record` writes
-        code = [".", ":!expected/*.record.yaml", ":!README.md"]
+        code = [".", ":!expected/*.record.yaml", ":!*README.md"]
         return head + ("+" if _git(root, "status", "--porcelain", "--", *code) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

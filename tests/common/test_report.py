@@ -4,15 +4,18 @@ import math
 from pathlib import Path
 
 from common import report
-from common.cli import claims_table
+from common.cli import readmes
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_readme_s_claims_are_those_recorded() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert report.START in readme
-    assert report.with_claims(readme, claims_table(ROOT)) == readme
+def test_the_claims_in_the_readmes_are_those_recorded() -> None:
+    shown = readmes(ROOT)
+    papers = {path.parent for path in ROOT.glob("replications/*/*.yaml")}
+    assert set(shown) == {ROOT / "README.md", *(paper / "README.md" for paper in papers)}
+    for path, text in shown.items():
+        assert report.START in text
+        assert path.read_text(encoding="utf-8") == text
 
 
 def test_a_text_without_markers_stays() -> None:
