@@ -177,7 +177,7 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
         label=f"ours, mean of {found.networks.max():.0f} networks",
     )  # fmt: skip
     axes.set(xscale="log", yscale="log")
-    for axis, ticks in ((axes.xaxis, (256, 512, 1024, 2048, 4096)), (axes.yaxis, (3, 5, 10, 20, 50, 100))):
+    for axis, ticks in ((axes.xaxis, (256, 512, 1024, 2048, 4096)), (axes.yaxis, (1, 2, 3, 5, 10, 20, 50, 100))):
         axis.set_major_locator(FixedLocator(ticks))
         axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_formatter(NullFormatter())
