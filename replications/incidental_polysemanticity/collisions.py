@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 from scipy import stats
 
+from common.style import BLUE, INK, NORMAL, SMALL
 from replications.incidental_polysemanticity.winners import share
 
 Array = NDArray[np.float64]
@@ -152,10 +153,6 @@ def incidental(table: pd.DataFrame) -> "pd.Series[bool]":
     return pd.Series(table["polysemantic_neurons"].to_numpy() > 0)
 
 
-INK, BLUE = "0.1", (0.16, 0.40, 0.72)
-SMALL, NORMAL = 8, 9
-
-
 def figures(table: pd.DataFrame) -> dict[str, Figure]:
     """The mean number of polysemantic neurons against width, beside the published means and the law."""
     found = counts(table)
@@ -177,7 +174,10 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
         label=f"ours, mean of {found.networks.max():.0f} networks",
     )  # fmt: skip
     axes.set(xscale="log", yscale="log")
-    for axis, ticks in ((axes.xaxis, (256, 512, 1024, 2048, 4096)), (axes.yaxis, (1, 2, 3, 5, 10, 20, 50, 100))):
+    for axis, ticks in (
+        (axes.xaxis, (256, 512, 1024, 2048, 4096)),
+        (axes.yaxis, (1, 2, 3, 5, 10, 20, 50, 100)),
+    ):
         axis.set_major_locator(FixedLocator(ticks))
         axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_formatter(NullFormatter())

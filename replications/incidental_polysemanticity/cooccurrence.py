@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 from common.claims import fraction_interval, jackknife
+from common.style import BLUE, GREY, INK, NORMAL, SMALL, short
 from replications.incidental_polysemanticity.winners import share
 
 Array = NDArray[np.float64]
@@ -104,10 +105,6 @@ def converged_interval(table: pd.DataFrame, p: float) -> tuple[float, float, flo
     return float(judged.mean()), *fraction_interval(judged.mean(), len(judged), samples)
 
 
-INK, BLUE, GREY = "0.1", (0.16, 0.40, 0.72), "0.55"
-SMALL, NORMAL = 8, 9
-
-
 def figures(table: pd.DataFrame) -> dict[str, Figure]:
     """Polysemantic neurons and converged features against p, the case p = 0 as a band across."""
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -131,7 +128,7 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
         axes.axvline(first["l1"] / 4, color=INK, linewidth=0.8, linestyle=":", label="p = λ/4")
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator([1e-4, 1e-3, 0.01, 0.1]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".removeprefix("0")))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(bottom=0)
         axes.set_xlabel("Probability that a feature is on, p", fontsize=NORMAL)

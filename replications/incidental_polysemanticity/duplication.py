@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from common.claims import fraction_interval
+from common.style import BLUE, INK, NORMAL, RED, SMALL
 from replications.incidental_polysemanticity import winners
 
 Fate = Literal["parted", "together", "undecided"]
@@ -77,8 +78,7 @@ def share_interval(table: pd.DataFrame, part: str, which: Fate) -> tuple[float, 
     return value, *fraction_interval(value, len(judged), samples)
 
 
-INK, SMALL, NORMAL = "0.1", 8, 9
-COLOURS: dict[Fate, str] = {"parted": "#2966b8", "together": "#d63030", "undecided": "0.8"}
+COLOURS: dict[Fate, str | tuple[float, float, float]] = {"parted": BLUE, "together": RED, "undecided": "0.8"}
 LABELS: dict[Fate, str] = {
     "parted": "parted, each copy with one feature",
     "together": "features together on one neuron",

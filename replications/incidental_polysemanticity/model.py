@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from common.ensemble import Ensemble, Weights
-from common.features import Basis, Varying
+from common.features import Basis, Varying, generator
 from replications.incidental_polysemanticity import winners
 
 NonNegative = Annotated[float, Field(ge=0)]
@@ -51,8 +51,8 @@ class L1Autoencoder(Ensemble):
             raise ValueError(f"features: expected the standard basis, got {type(features).__name__}")
         self.n_hidden = n_hidden
 
-        def start(generator: np.random.Generator) -> dict[str, Tensor]:
-            return {"weight": start_weights(generator, features.n_features, n_hidden)}
+        def start(random: np.random.Generator) -> dict[str, Tensor]:
+            return {"weight": start_weights(random, features.n_features, n_hidden)}
 
         super().__init__(features, seeds, start, {"l1": l1})
 
@@ -129,15 +129,15 @@ class NoInterference(L1Autoencoder):
         return residual * diagonal, slope * diagonal
 
 
-def start_weights(generator: np.random.Generator, n_features: int, n_hidden: int) -> Tensor:
+def start_weights(random: np.random.Generator, n_features: int, n_hidden: int) -> Tensor:
     """The start weights of one network, (features, neurons): normal, standard deviation 1 / sqrt(n_hidden).
 
     They are others at each width, as are the published networks: claims on several widths take them as
     independent.
     """
-    seed = generator.bit_generator.seed_seq.entropy  # type: ignore[attr-defined]
-    generator = np.random.Generator(np.random.SFC64(np.random.SeedSequence([*seed, n_hidden])))
-    weight = generator.standard_normal((n_features, n_hidden), dtype=np.float32)
+    seed = random.bit_generator.seed_seq.entropy  # type: ignore[attr-defined]
+    random = np.random.Generator(np.random.SFC64(np.random.SeedSequence([*seed, n_hidden])))
+    weight = random.standard_normal((n_features, n_hidden), dtype=np.float32)
     return torch.from_numpy(weight / np.float32(n_hidden**0.5))
 
 
@@ -147,21 +147,15 @@ class StartCorrelation(L1Autoencoder):
     A feature's winner here is its largest weight at the end, so that there is one in any case.
     """
 
-    start: Tensor
-
-    def __init__(
-        self,
-        features: Basis,
-        seeds: Sequence[int],
-        n_hidden: Annotated[int, Field(ge=1)],
-        l1: Varying[NonNegative],
-    ) -> None:
-        super().__init__(features, seeds, n_hidden, l1)
-        self.register_buffer("start", self.weights["weight"].detach().clone(), persistent=False)
+    def start(self) -> Tensor:
+        """The start weights (instances, features, neurons), drawn again from their seeds."""
+        shape = (self.features.n_features, self.n_hidden)
+        starts = [start_weights(generator("start", seed), *shape) for seed in self.distinct_seeds]
+        return torch.stack(starts).to(self.device)[self.seed_index]
 
     def metrics(self) -> dict[str, Tensor]:
         """Products of start and end, and how each feature's winner stood at the start."""
-        start, end = self.start, self.weights["weight"].detach()
+        start, end = self.start(), self.weights["weight"].detach()
         products = torch.bmm(start, end.mT)
         diagonal = products.diagonal(dim1=1, dim2=2)
         n = products.shape[1]
@@ -186,7 +180,6 @@ class StartCorrelation(L1Autoencoder):
 class OtherStart(StartCorrelation):
     """A control that compares each feature's end with the start of the next feature."""
 
-    def metrics(self) -> dict[str, Tensor]:
-        """See `StartCorrelation.metrics`."""
-        self.start = self.start.roll(1, dims=1)
-        return super().metrics()
+    def start(self) -> Tensor:
+        """The start weights, each feature with those of the one before it."""
+        return super().start().roll(1, dims=1)

@@ -28,6 +28,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
+from common.style import INK, NORMAL, POINT, SMALL, short
 from replications.incidental_polysemanticity.noise_model import STEPS
 
 Array = NDArray[np.float64]
@@ -147,14 +148,8 @@ PUBLISHED_START = (0.125, 0.155)
 PUBLISHED_GAUSSIAN = (0.155, 0.18)
 """The ranges that the six published curves begin in, and that those under Gaussian noise stay in."""
 
-INK = "0.1"
-SMALL, NORMAL = 8, 9
 COLOURS = {0.07: "#e3a72f", 0.1: "#d1495b", 0.15: "#3d3b8e"}
 _DASHED: dict[str, Any] = {"color": INK, "linewidth": 0.9, "linestyle": (0, (4, 2))}
-_MARKER: dict[str, Any] = {
-    "marker": "o", "linestyle": "none", "markersize": 5, "markerfacecolor": "white", "elinewidth": 1,
-    "capsize": 2, "zorder": 4,
-}  # fmt: skip
 
 
 def figures(table: pd.DataFrame) -> dict[str, Figure]:
@@ -173,18 +168,18 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
             _draw(axes, curves(here, noise, sigma), COLOURS.get(sigma, INK))
         axes.axhline(SPHERE, **_DASHED)
         start = sum(PUBLISHED_START) / 2
-        axes.errorbar(6, start, yerr=PUBLISHED_START[1] - start, color=INK, **_MARKER, clip_on=False)
+        axes.errorbar(6, start, yerr=PUBLISHED_START[1] - start, color=INK, **POINT, clip_on=False)
         axes.set_title(f"{noise.capitalize()} noise", fontsize=NORMAL, color=INK)
         axes.set_xlabel("Training steps", fontsize=NORMAL, color=INK)
         _log_axes(axes)
     for sigma, step, value, step_error, value_error in PUBLISHED:
         panels[0].errorbar(
-            step, value, xerr=step_error or None, yerr=value_error or None, color=COLOURS[sigma], **_MARKER
+            step, value, xerr=step_error or None, yerr=value_error or None, color=COLOURS[sigma], **POINT
         )
     panels[1].axhspan(*PUBLISHED_GAUSSIAN, facecolor="none", edgecolor="0.55", hatch="////", linewidth=0.6)
     panels[0].set_ylabel("Fourth norm of a feature's weights", fontsize=NORMAL, color=INK)
     trained = [
-        Line2D([], [], color=colour, linewidth=1.5, label=rf"$\sigma$ = {_short(sigma)}")
+        Line2D([], [], color=colour, linewidth=1.5, label=rf"$\sigma$ = {short(sigma)}")
         for sigma, colour in COLOURS.items()
     ]
     others = [
@@ -209,11 +204,7 @@ def _draw(axes: Axes, found: Curves, colour: str) -> None:
 def _log_axes(axes: Axes) -> None:
     axes.set(xscale="log", yscale="log", xlim=(5, 130_000), ylim=(0.08, 1.05))
     axes.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.4, 0.8]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="both", colors=INK, labelsize=SMALL)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _short(value: float) -> str:
-    return f"{value:g}".removeprefix("0")

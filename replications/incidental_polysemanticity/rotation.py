@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from common.claims import t_quantile
+from common.style import BLUE, INK, NORMAL, RED, SMALL
 
 Array = NDArray[np.float64]
 
@@ -104,8 +105,6 @@ def distribution(table: pd.DataFrame, part: str) -> tuple[Array, Array]:
     return shares.mean(axis=0), np.asarray(half)
 
 
-INK, BLUE, RED = "0.1", (0.16, 0.40, 0.72), (0.84, 0.19, 0.18)
-SMALL, NORMAL = 8, 9
 PARTS = {"without_l1": (BLUE, "without L1"), "with_l1": (RED, "with L1")}
 
 

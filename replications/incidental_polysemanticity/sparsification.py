@@ -6,7 +6,7 @@ of 1/lambda.
 Source: Lecomte et al. 2023, arXiv 2312.03096; the prediction as in the authors' code.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from scipy.integrate import cumulative_trapezoid
 from scipy.special import ndtr
 
 from common.claims import t_quantile
+from common.style import BLUE, INK, NORMAL, ORANGE, POINT, SMALL
 from replications.incidental_polysemanticity.sparsification_model import TIMES, Array
 
 Scheme = Literal["euler", "ode"]
@@ -149,14 +150,6 @@ def _over_prediction(table: pd.DataFrame, quantity: Quantity, n_hidden: int) -> 
     return courses(table, quantity, n_hidden) / predicted(quantity, n_hidden, TIMES)
 
 
-BLUE, ORANGE, INK = "#2968b8", "#f28e2b", "0.1"
-SMALL, NORMAL = 8, 9
-_PUBLISHED: dict[str, Any] = {
-    "fmt": "o", "markersize": 5, "markerfacecolor": "white", "color": INK, "linewidth": 0.9, "capsize": 2,
-    "label": "published, with its reading error",
-}  # fmt: skip
-
-
 def figures(table: pd.DataFrame) -> dict[str, Figure]:
     """The number of nonzero weights and the L1 norm of the widest networks over time, by the Euler scheme."""
     euler = table[table["scheme"] == "euler"]
@@ -212,6 +205,9 @@ def _draw_courses(axes: Axes, table: pd.DataFrame, quantity: Quantity, n_hidden:
 def _draw_published(axes: Axes) -> None:
     """The published counts, and the end of the published curve."""
     count = np.array(list(PUBLISHED_ALIVE.values()))
-    axes.errorbar(list(PUBLISHED_ALIVE), count, yerr=READING_ERROR * count, **_PUBLISHED)
-    end = {**_PUBLISHED, "label": None}
-    axes.errorbar(PUBLISHED_END, 1, xerr=READING_ERROR * PUBLISHED_END, clip_on=False, **end)
+    axes.errorbar(
+        list(PUBLISHED_ALIVE), count, yerr=READING_ERROR * count, color=INK,
+        label="published, with its reading error", **POINT,
+    )  # fmt: skip
+    end_error = READING_ERROR * PUBLISHED_END
+    axes.errorbar(PUBLISHED_END, 1, xerr=end_error, clip_on=False, color=INK, **POINT)

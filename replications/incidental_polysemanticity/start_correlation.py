@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from common.style import NORMAL, SMALL
 from replications.incidental_polysemanticity.model import SHOWN_FEATURES
 from replications.incidental_polysemanticity.winners import share
 
@@ -41,10 +42,10 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
     axes = figure.add_subplot()
     image = axes.imshow(heat_map(table), vmin=0, vmax=PUBLISHED_SCALE, cmap="viridis")
     bar = figure.colorbar(image, ax=axes, extend="both")
-    bar.set_label("start weights of i · end weights of j", fontsize=9)
-    bar.ax.tick_params(labelsize=8)
-    axes.set_xlabel(f"feature j at the end (the first {SHOWN_FEATURES})", fontsize=9)
-    axes.set_ylabel("feature i at the start", fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.set_title(f"Mean of {len(table)} networks, m = {table['n_hidden'].iloc[0]}", fontsize=9)
+    bar.set_label("start weights of i · end weights of j", fontsize=NORMAL)
+    bar.ax.tick_params(labelsize=SMALL)
+    axes.set_xlabel(f"feature j at the end (the first {SHOWN_FEATURES})", fontsize=NORMAL)
+    axes.set_ylabel("feature i at the start", fontsize=NORMAL)
+    axes.tick_params(labelsize=SMALL)
+    axes.set_title(f"Mean of {len(table)} networks, m = {table['n_hidden'].iloc[0]}", fontsize=NORMAL)
     return {"start_correlation": figure}

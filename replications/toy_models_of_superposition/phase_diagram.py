@@ -24,6 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
+from common.style import BLUE, INK, NORMAL, RED, SMALL, short
 from replications.toy_models_of_superposition.phase_diagram_theory import (
     TRIPLE_POINT,
     Array,
@@ -321,7 +322,7 @@ def diagram(table: pd.DataFrame, part: str, selection: Selection = "published") 
     return Diagram(r, p, norm, superposition)
 
 
-GREY, BLUE, RED = (np.array(rgb) for rgb in ((0.80, 0.80, 0.80), (0.16, 0.40, 0.72), (0.84, 0.19, 0.18)))
+NOT_LEARNED = (0.8, 0.8, 0.8)
 
 
 def colour(norm: ArrayLike, superposition: ArrayLike) -> Array:
@@ -330,12 +331,11 @@ def colour(norm: ArrayLike, superposition: ArrayLike) -> Array:
     Bilinear in norm and superposition, both clipped to [0, 1]; white where they are NaN.
     """
     learned, shared = (np.clip(np.asarray(a, float), 0, 1)[..., None] for a in (norm, superposition))
-    rgb = (1 - learned) * GREY + learned * ((1 - shared) * BLUE + shared * RED)
+    grey, blue, red = (np.array(rgb) for rgb in (NOT_LEARNED, BLUE, RED))
+    rgb = (1 - learned) * grey + learned * ((1 - shared) * blue + shared * red)
     return np.asarray(np.where(np.isnan(rgb), 1.0, rgb))
 
 
-INK = "0.1"
-SMALL, NORMAL = 8, 9
 _MARKER: dict[str, Any] = {
     "marker": "o", "linestyle": "none", "markersize": 4, "markerfacecolor": "white", "markeredgecolor": INK,
     "markeredgewidth": 0.8,
@@ -434,7 +434,7 @@ def _cuts_figure(table: pd.DataFrame) -> Figure:
     axes = figure.subplots(2, len(shown), sharex=True, sharey=True, squeeze=False)
     figure.subplots_adjust(left=0.095, right=0.985, bottom=0.235, top=0.925, wspace=0.2, hspace=0.12)
     for r, pair in zip(shown, axes.T, strict=True):
-        for found, ink, width in ((averaged, "0.62", 2.4), (best, tuple(BLUE), 1.2)):
+        for found, ink, width in ((averaged, "0.62", 2.4), (best, BLUE, 1.2)):
             cut = found.cut(r)
             for panel, value in zip(pair, (cut.norm, cut.amplitude), strict=True):
                 panel.plot(cut.p, value, color=ink, linewidth=width)
@@ -448,7 +448,7 @@ def _cuts_figure(table: pd.DataFrame) -> Figure:
             panel.set(xlim=(1, 0.1), ylim=(0, 1.4))
             panel.set_yticks((0, 0.5, 1), labels=("0", ".5", "1"), fontsize=SMALL, color=INK)
             panel.spines[["top", "right"]].set_visible(False)
-        pair[0].set_title(f"r = {_short(r)}", fontsize=NORMAL, color=INK)
+        pair[0].set_title(f"r = {short(r)}", fontsize=NORMAL, color=INK)
         pair[0].tick_params(labelbottom=False)
     axes[0, 0].set_ylabel("Norm", fontsize=NORMAL, color=INK)
     axes[1, 0].set_ylabel("Interference\namplitude", fontsize=NORMAL, color=INK)
@@ -456,7 +456,7 @@ def _cuts_figure(table: pd.DataFrame) -> Figure:
         "Feature density, p = 1 - S  (sparser to the right)", fontsize=NORMAL, color=INK, x=0.535, y=0.105
     )
     trained = [
-        Line2D([], [], color=tuple(BLUE), linewidth=1.2, label="trained, lowest loss"),
+        Line2D([], [], color=BLUE, linewidth=1.2, label="trained, lowest loss"),
         Line2D([], [], color="0.62", linewidth=2.4, label="trained, mean without the worst"),
     ]
     figure.legend(
@@ -479,14 +479,10 @@ def _log_axis(axes: Axes, which: Literal["x", "y"], ticks: Sequence[float]) -> N
     scale, axis = (axes.set_xscale, axes.xaxis) if which == "x" else (axes.set_yscale, axes.yaxis)
     scale("log")
     axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axis.set_minor_formatter(NullFormatter())
     axis.set_tick_params(which="both", colors=INK)
     axis.set_tick_params(which="major", labelsize=SMALL)
-
-
-def _short(value: float) -> str:
-    return f"{value:g}".removeprefix("0")
 
 
 def _edges(centres: Array) -> Array:

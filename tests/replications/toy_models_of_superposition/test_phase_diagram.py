@@ -9,12 +9,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from common.metrics import feature_norm, superposition
+from common.style import BLUE, RED
 from replications.toy_models_of_superposition.phase_diagram import (
-    BLUE,
     EXACT_BOUNDARY,
-    GREY,
+    NOT_LEARNED,
     PUBLISHED_BOUNDARY,
-    RED,
     Selection,
     agreement,
     boundary,
@@ -252,7 +251,8 @@ def test_missing_rows_are_named() -> None:
 
 def test_colours_at_the_corners() -> None:
     norm, shared = np.array([0, 0, 1, 1, 7, 0.5, np.nan]), np.array([0, 1, 0, 1, 9, 0, 0])
-    expected = [GREY, GREY, BLUE, RED, RED, (GREY + BLUE) / 2, np.ones(3)]
+    grey, blue, red = (np.array(rgb) for rgb in (NOT_LEARNED, BLUE, RED))
+    expected = [grey, grey, blue, red, red, (grey + blue) / 2, np.ones(3)]
     np.testing.assert_allclose(colour(norm, shared), expected)
 
 
