@@ -70,6 +70,7 @@ class Ensemble(LightningModule, ABC):
             {name: torch.stack([s[name] for s in starts])[self.seed_index] for name in starts[0]}
         )
         self.register_buffer("steps", torch.zeros_like(self.seed_index), persistent=False)
+        self.gradients: Weights = {}
         self.optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
 
     @staticmethod
@@ -114,12 +115,13 @@ class Ensemble(LightningModule, ABC):
 
     def training_step(self, uniforms: Tensor) -> Tensor:
         """The sum of all losses, whose gradients are computed with it."""
-        losses, gradients = self.losses_and_gradients(uniforms, self.seed_index)
-        given = [gradients[name] for name in self.weights]
-        total: Tensor = _WithGradients.apply(  # type: ignore[no-untyped-call]
-            losses.sum(), given, *self.weights.values()
-        )
-        return total
+        losses, self.gradients = self.losses_and_gradients(uniforms, self.seed_index)
+        return losses.sum()
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Give each weight the gradient that `training_step` found: Lightning calls this for autograd's part."""
+        for name, weight in self.weights.items():
+            weight.grad = self.gradients[name]
 
     def evaluate(self) -> Tensor:
         """Each network's mean loss on held-out inputs that all seeds share, a tensor (instances,)."""
@@ -138,19 +140,6 @@ class Ensemble(LightningModule, ABC):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser that was set as `optimizer`, over all networks."""
         return self.optimizer(self.parameters())
-
-
-class _WithGradients(torch.autograd.Function):
-    """A loss whose gradients are known: hands them back, so that Lightning's own loop can be used."""
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *weights: Tensor) -> Tensor:
-        ctx.gradients = gradients
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *scale: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(gradient * scale[0] for gradient in ctx.gradients)
 
 
 @functools.cache

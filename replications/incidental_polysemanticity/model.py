@@ -55,6 +55,7 @@ class L1Autoencoder(Ensemble):
             return {"weight": start_weights(random, features.n_features, n_hidden)}
 
         super().__init__(features, seeds, start, {"l1": l1})
+        self._scratch: list[Tensor] = []
 
     @staticmethod
     def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
@@ -73,9 +74,16 @@ class L1Autoencoder(Ensemble):
         overlap = torch.bmm(weight, weight.mT)
         residual, slope = self.residual_and_slope(overlap)
         l1 = self.factors["l1"].squeeze(1)
-        losses = residual.square().sum(dim=(1, 2)) + l1 * weight.abs().sum(dim=(1, 2))
-        gradient = torch.bmm(residual.mul_(slope).mul_(4), weight)
-        return losses, {"weight": gradient.addcmul_(weight.sign(), l1[:, None, None])}
+        # kept from step to step: to get and clear new ones of megabytes takes as long as to fill them
+        if not self._scratch or self._scratch[0].device != weight.device:
+            self._scratch = [torch.empty_like(weight), torch.empty_like(weight)]
+        gradient, sign = self._scratch
+        torch.sign(weight, out=sign)
+        losses = residual.square().sum(dim=(1, 2)) + l1 * torch.linalg.vecdot(
+            weight.flatten(1), sign.flatten(1)
+        )
+        torch.bmm(residual.mul_(slope).mul_(4), weight, out=gradient)
+        return losses, {"weight": gradient.addcmul_(sign, l1[:, None, None])}
 
     @staticmethod
     def residual_and_slope(overlap: Tensor) -> tuple[Tensor, Tensor]:
