@@ -119,7 +119,7 @@ class Ensemble(LightningModule, ABC):
         return losses.sum()
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Give each weight the gradient that `training_step` found: Lightning calls this for autograd's part."""
+        """Give each weight the gradient that `training_step` found, in place of autograd."""
         for name, weight in self.weights.items():
             weight.grad = self.gradients[name]
 
