@@ -22,7 +22,6 @@ l1 w, and less than the l1 that shrinks it; interference within a neuron only pu
 to the owner's, where the ReLU cuts it off. What is left is the optimiser's jitter, some .001.
 """
 
-
 SHOWN_FEATURES = 32
 """Of the products of start and end, as many rows and columns are kept for the figure."""
 
@@ -68,7 +67,8 @@ class L1Autoencoder(Ensemble):
     def losses_and_gradients(self, uniforms: Tensor, seed_index: Tensor) -> tuple[Tensor, Weights]:
         """See `Ensemble.losses_and_gradients`: by two matrix products, where autograd needs five.
 
-        With A = W W^T the gradient is 4 ((ReLU(A) - 1) * [A > 0]) W + l1 sign(W).
+        With A = W W^T the gradient is 4 ((ReLU(A) - 1) * [A > 0]) W + l1 sign(W). It stands in a buffer of
+        this ensemble, until the next call.
         """
         weight = self.weights["weight"].detach()
         overlap = torch.bmm(weight, weight.mT)

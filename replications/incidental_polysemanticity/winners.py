@@ -27,13 +27,13 @@ def polysemantic_neurons(weight: Tensor) -> Tensor:
 
 def opposed_neurons(weight: Tensor) -> Tensor:
     """In how many neurons exactly one winner is positive and exactly one negative: integers (instances,)."""
-    positive, negative = ((is_winner(weight) & (weight.sign() == sign)).sum(dim=1) for sign in (1, -1))
+    positive, negative = _by_sign(weight)
     return ((positive == 1) & (negative == 1)).sum(dim=1)
 
 
 def opposed_pairs(weight: Tensor) -> Tensor:
     """How many pairs of features share a neuron with winners of opposite sign: integers (instances,)."""
-    positive, negative = ((is_winner(weight) & (weight.sign() == sign)).sum(dim=1) for sign in (1, -1))
+    positive, negative = _by_sign(weight)
     return (positive * negative).sum(dim=1)
 
 
@@ -59,6 +59,12 @@ def winner_weight(weight: Tensor) -> Tensor:
     winner = is_winner(weight)
     total = torch.where(winner, weight.abs(), 0.0).sum(dim=(1, 2), dtype=torch.float64)
     return total / winner.sum(dim=(1, 2))
+
+
+def _by_sign(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """How many positive and how many negative winners each neuron has: (instances, neurons) each."""
+    winner = is_winner(weight)
+    return (winner & (weight > 0)).sum(dim=1), (winner & (weight < 0)).sum(dim=1)
 
 
 def share(true: "pd.Series[int]", total: "pd.Series[int]") -> "pd.Series[bool]":
