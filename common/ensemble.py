@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch._dynamo.exc import BackendCompilerFailed
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from common.features import Draws, Features, generator
@@ -61,17 +64,17 @@ class Ensemble(LightningModule, ABC):
         self.distinct_seeds = sorted(set(seeds))
         position = {seed: i for i, seed in enumerate(self.distinct_seeds)}
         self.register_buffer("seed_index", torch.tensor([position[s] for s in seeds]), persistent=False)
-        self.factor_names = [*features.factors, *factors]
+        self.factor_names: list[str] = []
         for name, value in {**features.factors, **factors}.items():
-            column = torch.as_tensor(value, dtype=torch.float32).expand(len(seeds)).unsqueeze(1)
-            self.register_buffer(f"factor_{name}", column.contiguous(), persistent=False)
+            self.add_factor(name, value)
         starts = [start(generator("start", seed)) for seed in self.distinct_seeds]
         self.weights = nn.ParameterDict(
             {name: torch.stack([s[name] for s in starts])[self.seed_index] for name in starts[0]}
         )
         self.register_buffer("steps", torch.zeros_like(self.seed_index), persistent=False)
         self.gradients: Weights = {}
-        self.optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
+        self.optimizer: Callable[..., Optimizer] = torch.optim.AdamW
+        self.lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None
 
     @staticmethod
     @abstractmethod
@@ -100,6 +103,12 @@ class Ensemble(LightningModule, ABC):
         """The arguments that differ between instances, tensors (instances, 1)."""
         return {name: getattr(self, f"factor_{name}") for name in self.factor_names}
 
+    def add_factor(self, name: str, value: float | Tensor) -> None:
+        """Hand the loss an argument that differs between instances, a value or a tensor (instances,)."""
+        column = torch.as_tensor(value, dtype=torch.float32).expand(len(self.seed_index)).unsqueeze(1)
+        self.factor_names.append(name)
+        self.register_buffer(f"factor_{name}", column.contiguous(), persistent=False)
+
     def losses_and_gradients(self, uniforms: Tensor, seed_index: Tensor) -> tuple[Tensor, Weights]:
         """Each network's loss (instances,) and its gradients, on the inputs made of `uniforms`.
 
@@ -109,7 +118,7 @@ class Ensemble(LightningModule, ABC):
         """
         weights = {name: weight.detach() for name, weight in self.weights.items()}
         first_rows = seed_index * self.features.n_uniforms
-        gradient = _gradient(type(self).loss, type(self.features).sample, self.features.n_uniforms)
+        gradient = _gradient(type(self).loss, self.features)
         gradients, losses = gradient(weights, self.factors, uniforms, first_rows)
         return losses, gradients
 
@@ -137,20 +146,26 @@ class Ensemble(LightningModule, ABC):
         """Each seed's batches of uniforms."""
         return DataLoader(Draws(self.features, self.distinct_seeds), batch_size=None)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser that was set as `optimizer`, over all networks."""
-        return self.optimizer(self.parameters())
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser that was set as `optimizer`, over all networks; its rate follows `lr_scheduler`."""
+        optimizer = self.optimizer(self.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
+        }
 
 
 @functools.cache
-def _gradient(loss: Callable[..., Tensor], sample: Callable[..., list[Tensor]], n_uniforms: int) -> Gradient:
+def _gradient(loss: Callable[..., Tensor], features: Features) -> Gradient:
     """The gradients and losses of an ensemble, compiled once for each model and distribution."""
 
     def total(
         weights: Weights, factors: dict[str, Tensor], uniforms: Tensor, first_rows: Tensor
     ) -> tuple[Tensor, Tensor]:
-        drawn = [uniforms[first_rows + i] for i in range(n_uniforms)]
-        losses = loss(weights, factors, sample(drawn, factors))
+        drawn = [uniforms[first_rows + i] for i in range(features.n_uniforms)]
+        losses = loss(weights, factors, features.sample(drawn, factors))
         return losses.sum(), losses
 
     plain = torch.func.grad(total, has_aux=True)

@@ -46,11 +46,23 @@ class Features(ABC):
         self.batch_size = batch_size
         self.factors = dict(factors)
         self.n_uniforms = n_features
+        self.structure: tuple[int | str, ...] = ()
 
-    @staticmethod
+    def __eq__(self, other: object) -> bool:
+        """Whether both make the same inputs of the same uniforms and factors: one compiled function does."""
+        return isinstance(other, Features) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[object, ...]:
+        return (type(self), self.n_features, self.n_uniforms, self.structure)
+
     @abstractmethod
-    def sample(uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
-        """The inputs, a tensor (instances, batch) for each feature.
+    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+        """The inputs, a tensor (instances, batch) for each feature: a pure function that is compiled.
+
+        It may depend on `n_features` and on what the class put into `structure`, on nothing else of `self`.
 
         Args:
             uniforms: independent uniform numbers on [0, 1), `self.n_uniforms` tensors (instances, batch)
@@ -68,12 +80,72 @@ class Independent(Features):
     def __init__(self, n_features: int, density: Varying[Density], batch_size: int = 1024) -> None:
         super().__init__(n_features, batch_size, {"density": density})
 
-    @staticmethod
-    def sample(uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
         """See `Features.sample`."""
         density = factors["density"]
         scale = 1 / density
         return [torch.where(u < density, u * scale, 0.0) for u in uniforms]
+
+
+class _Sets(Features):
+    """Features in sets of equal size, next to each other, the sets independent of each other."""
+
+    def __init__(self, n_features: int, set_size: int, density: Varying[Density], batch_size: int) -> None:
+        super().__init__(n_features, batch_size, {"density": density})
+        if set_size < 1 or n_features % set_size:
+            raise ValueError(f"set_size: expected a divisor of n_features = {n_features}, got {set_size}")
+        self.set_size = set_size
+        self.structure = (set_size,)
+
+
+class CorrelatedSets(_Sets):
+    """Sets whose features are on together: all zero with probability 1 - density, else uniform on [0, 1].
+
+    The first uniform u of a set decides, u < p, and u/p is the first feature; each other has its own.
+    Source: Elhage et al. 2022, "Setting" of the section on correlated features.
+    """
+
+    def __init__(
+        self, n_features: int, set_size: int, density: Varying[Density], batch_size: int = 1024
+    ) -> None:
+        super().__init__(n_features, set_size, density, batch_size)
+
+    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+        """See `Features.sample`."""
+        density = factors["density"]
+        scale = 1 / density
+        inputs = []
+        for i, own in enumerate(uniforms):
+            member = i % self.set_size
+            first = uniforms[i - member]
+            inputs.append(torch.where(first < density, own if member else own * scale, 0.0))
+        return inputs
+
+
+class AnticorrelatedSets(_Sets):
+    """Sets of which one feature is on at a time: with probability density exactly one, chosen uniformly.
+
+    It is then uniform on [0, 1], so the density of each feature is density / set_size. A set has one uniform
+    u: u < p decides, the whole part of u set_size / p names the feature, the rest of it is the value.
+    Source: Elhage et al. 2022, "Setting" of the section on correlated features.
+    """
+
+    def __init__(
+        self, n_features: int, set_size: int, density: Varying[Density], batch_size: int = 1024
+    ) -> None:
+        super().__init__(n_features, set_size, density, batch_size)
+        self.n_uniforms = n_features // set_size
+
+    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+        """See `Features.sample`."""
+        scale = self.set_size / factors["density"]
+        inputs = []
+        for u in uniforms:
+            place = u * scale
+            inputs += [
+                torch.where((place >= k) & (place < k + 1), place - k, 0.0) for k in range(self.set_size)
+            ]
+        return inputs
 
 
 class Basis(Features):
@@ -86,8 +158,7 @@ class Basis(Features):
         super().__init__(n_features, n_features, {})
         self.n_uniforms = 0
 
-    @staticmethod
-    def sample(uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
         """Nothing: with W as the layer's weights the hidden layer of this batch is W itself."""
         return []
 

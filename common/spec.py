@@ -1,5 +1,6 @@
 """A replication's YAML file, read into a validated `Spec`: `load_spec(path)`."""
 
+import functools
 import importlib
 import inspect
 import itertools
@@ -12,6 +13,7 @@ import numpy as np
 import pydantic
 import torch
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, create_model, model_validator
+from torch.optim.lr_scheduler import LRScheduler
 
 from common.computed import Computed
 from common.document import Document, InputError, Place, Strict, nearest, one_line
@@ -19,7 +21,8 @@ from common.ensemble import Ensemble
 from common.features import VARYING, Features
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True, extra="forbid")
-_GIVEN_AT_RUN_TIME = {"self", "features", "seeds", "params", "table"}
+_GIVEN_AT_RUN_TIME = {"self", "features", "seeds", "params", "optimizer", "table"}
+_NOT_FACTORS = {"part", "optimizer"}
 
 
 class ClassSpec(Strict):
@@ -48,7 +51,7 @@ _NOTHING = ClassSpec(class_path="")
 
 
 class Fields(Strict):
-    """The keys of a spec; one whose model is calculated has no features, optimizer and trainer."""
+    """The keys of a spec; a calculated model has none of features, optimizer, lr_scheduler, trainer."""
 
     title: str
     paper: str
@@ -58,6 +61,7 @@ class Fields(Strict):
     model: ClassSpec
     features: ClassSpec = _NOTHING
     optimizer: ClassSpec = _NOTHING
+    lr_scheduler: ClassSpec | None = None
     sweep: list[dict[str, Any]] = Field(min_length=1)
     seeds: PositiveInt | list[NonNegativeInt]
     trainer: TrainerSpec = TrainerSpec(max_steps=1)
@@ -99,10 +103,11 @@ class Argument(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """One entry of a sweep: the product of its factors' values."""
+    """One entry of a sweep: the product of its factors' values, and an optimizer if it has its own."""
 
     part: str
     factors: dict[str, list[Any]]
+    optimizer: ClassSpec | None = None
 
 
 class Spec(NamedTuple):
@@ -116,6 +121,7 @@ class Spec(NamedTuple):
     model: dict[str, Any]
     features: dict[str, Any]
     optimizer: dict[str, Any]
+    lr_scheduler: dict[str, Any]
     grids: list[Grid]
     seeds: list[int]
 
@@ -153,11 +159,17 @@ class Spec(NamedTuple):
         found: type[Features] = _import(self.fields.features.class_path)
         return found
 
-    @property
-    def optimizer_class(self) -> type[torch.optim.Optimizer]:
-        """The class that `optimizer` names."""
-        found: type[torch.optim.Optimizer] = _import(self.fields.optimizer.class_path)
-        return found
+    def optimizer_of(self, part: str) -> Callable[..., torch.optim.Optimizer]:
+        """What makes the optimizer of this part's networks from their weights."""
+        own = next(grid.optimizer for grid in self.grids if grid.part == part)
+        chosen = own or ClassSpec(class_path=self.fields.optimizer.class_path, init_args=self.optimizer)
+        return functools.partial(_import(chosen.class_path), **chosen.init_args)
+
+    def lr_scheduler_of(self) -> Callable[[torch.optim.Optimizer], LRScheduler] | None:
+        """What makes the schedule of an optimizer's learning rate; None where it is constant."""
+        if self.fields.lr_scheduler is None:
+            return None
+        return functools.partial(_import(self.fields.lr_scheduler.class_path), **self.lr_scheduler)
 
     def factors(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments of model and features at one point of the sweep."""
@@ -182,14 +194,23 @@ class Spec(NamedTuple):
         classes = {"model": self.model, "features": self.features, "optimizer": self.optimizer}
         fields = self.fields
         # keys that came after the first results do nothing at their defaults, and are left out there
-        later = {} if fields.shard_weights is None else {"shard_weights": fields.shard_weights}
+        later: dict[str, Any] = {}
+        if fields.shard_weights is not None:
+            later["shard_weights"] = fields.shard_weights
+        if fields.lr_scheduler is not None:
+            class_path = fields.lr_scheduler.class_path
+            later["lr_scheduler"] = {"class_path": class_path, "init_args": self.lr_scheduler}
         return {
             "version": fields.version,
             **{
                 name: {"class_path": getattr(fields, name).class_path, "init_args": init_args}
                 for name, init_args in classes.items()
             },
-            "sweep": [{"part": grid.part, **grid.factors} for grid in self.grids],
+            "sweep": [
+                {"part": grid.part, **grid.factors}
+                | ({"optimizer": grid.optimizer.model_dump()} if grid.optimizer else {})
+                for grid in self.grids
+            ],
             "seeds": self.seeds,
             "trainer": fields.trainer.model_dump(exclude_defaults=True),
             "shard_size": fields.shard_size,
@@ -215,8 +236,8 @@ def load_spec(
     if profile != "full" and profile not in fields.profiles:
         valid = nearest(profile, ["full", *fields.profiles])
         raise document.error(("profiles",), f"no profile {profile!r}; {valid}")
-    for section in ("model", "features", "optimizer"):
-        if section in document.data:
+    for section in ("model", "features", "optimizer", "lr_scheduler"):
+        if isinstance(document.data.get(section), dict):
             document.data[section].setdefault("init_args", {})
     if profile != "full":
         document.apply(("profiles", profile))
@@ -233,33 +254,36 @@ def load_spec(
 
 
 def _resolve(document: Document, fields: Fields, profile: str, control: str | None) -> Spec:
-    model_class = _checked_class(document, "model", fields.model, Ensemble, Computed)
-    features_class, optimizer_class = None, None
+    model_class = _checked_class(document, ("model",), fields.model, Ensemble, Computed)
+    features_class, optimizer_class, scheduler_class = None, None, None
     if issubclass(model_class, Ensemble):
         for key in ("features", "optimizer", "trainer"):
             if key not in fields.model_fields_set:
                 raise document.error((key,), "missing key")
-        features_class = _checked_class(document, "features", fields.features, Features)
-        optimizer_class = _checked_class(document, "optimizer", fields.optimizer, torch.optim.Optimizer)
-    for key in ("features", "optimizer", "trainer"):
+        features_class = _checked_class(document, ("features",), fields.features, Features)
+        optimizer_class = _checked_class(document, ("optimizer",), fields.optimizer, torch.optim.Optimizer)
+        if fields.lr_scheduler is not None:
+            scheduler_class = _checked_class(document, ("lr_scheduler",), fields.lr_scheduler, LRScheduler)
+    for key in ("features", "optimizer", "lr_scheduler", "trainer"):
         if features_class is None and key in fields.model_fields_set:
             raise document.error((key,), f"{model_class.__name__} is calculated, not trained; leave this out")
     known = {**class_arguments(features_class), **class_arguments(model_class)}
     for i, entry in enumerate(fields.sweep):
         for name in entry:
-            if name not in {"part", *known}:
+            if name not in _NOT_FACTORS | set(known):
                 raise document.error(("sweep", i, name), f"unknown factor; {nearest(name, list(known))}")
-    swept = {key for grid in fields.sweep for key in grid}
+    swept = {key for grid in fields.sweep for key in grid} - _NOT_FACTORS
     spec = Spec(
         name=f"{document.path.resolve().parent.name}/{document.path.stem}",
         path=document.path,
         profile=profile,
         control=control,
         fields=fields,
-        model=_arguments(document, "model", class_arguments(model_class), fields.model, swept),
-        features=_arguments(document, "features", class_arguments(features_class), fields.features, swept),
-        optimizer=_arguments(
-            document, "optimizer", class_arguments(optimizer_class), fields.optimizer, set()
+        model=_arguments(document, ("model",), model_class, fields.model, swept),
+        features=_arguments(document, ("features",), features_class, fields.features, swept),
+        optimizer=_arguments(document, ("optimizer",), optimizer_class, fields.optimizer),
+        lr_scheduler=_arguments(
+            document, ("lr_scheduler",), scheduler_class, fields.lr_scheduler or _NOTHING
         ),
         grids=_grids(document, fields, known),
         seeds=list(range(fields.seeds)) if isinstance(fields.seeds, int) else list(fields.seeds),
@@ -294,10 +318,14 @@ def class_arguments(function: Callable[..., Any] | None) -> dict[str, Argument]:
 
 
 def _arguments(
-    document: Document, section: str, known: dict[str, Argument], given: ClassSpec, swept: set[str]
+    document: Document,
+    at: Place,
+    function: Callable[..., Any] | None,
+    given: ClassSpec,
+    swept: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> dict[str, Any]:
-    """`init_args` checked against the signature `known`, its defaults filled in."""
-    place = (section, "init_args")
+    """The `init_args` at a place checked against the signature of `function`, its defaults filled in."""
+    known, place = class_arguments(function), (*at, "init_args")
     checked = check_arguments(document, place, known, given.init_args, optional=swept)
     both = sorted(set(given.init_args) & swept & set(known))
     if both:
@@ -340,7 +368,7 @@ def _lists_too(hint: Any) -> Any:
 
 def _grids(document: Document, fields: Fields, known: dict[str, Argument]) -> list[Grid]:
     grids: list[Grid] = []
-    names = set().union(*fields.sweep) - {"part"}
+    names = set().union(*fields.sweep) - _NOT_FACTORS
     for i, entry in enumerate(fields.sweep):
         factors: dict[str, list[Any]] = {}
         part = entry.get("part", str(i))
@@ -350,7 +378,7 @@ def _grids(document: Document, fields: Fields, known: dict[str, Argument]) -> li
             raise document.error(("sweep", i, "part"), f"another entry is called {part!r} too; name each one")
         for name, value in entry.items():
             place = ("sweep", i, name)
-            if name == "part":
+            if name in _NOT_FACTORS:
                 continue
             values = value if isinstance(value, list) else [value]
             if isinstance(value, dict):
@@ -368,8 +396,18 @@ def _grids(document: Document, fields: Fields, known: dict[str, Argument]) -> li
             if argument.default is inspect.Parameter.empty:
                 raise document.error(("sweep", i), f"missing factor {name!r}, which other entries have")
             factors[name] = [argument.default]
-        grids.append(Grid(str(part), {name: factors[name] for name in sorted(factors)}))
+        own = _own_optimizer(document, ("sweep", i, "optimizer"), entry.get("optimizer"))
+        grids.append(Grid(str(part), {name: factors[name] for name in sorted(factors)}, own))
     return grids
+
+
+def _own_optimizer(document: Document, place: Place, given: Any) -> ClassSpec | None:
+    """The optimizer of an entry of the sweep, its defaults filled in, None if it has none."""
+    if given is None:
+        return None
+    own = document.validate(ClassSpec, given, at=place)
+    found = _checked_class(document, place, own, torch.optim.Optimizer)
+    return ClassSpec(class_path=own.class_path, init_args=_arguments(document, place, found, own))
 
 
 def _check_one(
@@ -396,22 +434,30 @@ def _check_structures(document: Document, spec: Spec) -> None:
                 said = message if place else one_line(error)
                 raise document.error(place or ("sweep", i), said) from None
             if isinstance(model, Ensemble):
-                _check_optimizer(document, spec, model)
+                own = spec.fields.sweep[i].get("optimizer")
+                place = ("optimizer",) if own is None else ("sweep", i, "optimizer")
+                given = set((own or document.data["optimizer"]).get("init_args", {}))
+                _try_arguments(document, place, given, spec.optimizer_of(grid.part), model.parameters)
+                if (schedule := spec.lr_scheduler_of()) is not None:
+                    optimizer = functools.partial(spec.optimizer_of(grid.part), list(model.parameters()))
+                    given = set(document.data["lr_scheduler"]["init_args"])
+                    _try_arguments(document, ("lr_scheduler",), given, schedule, optimizer)
 
 
-def _check_optimizer(document: Document, spec: Spec, ensemble: Ensemble) -> None:
-    given = set(spec.fields.optimizer.init_args)
+def _try_arguments(
+    document: Document, at: Place, given: set[str], make: Any, first: Callable[[], Any]
+) -> None:
+    """Call the partial function `make` on `first()`, and raise what it refuses at its place below `at`."""
     # each argument without the others first, so that the one at fault is named
-    for names in (*({name} for name in spec.fields.optimizer.init_args), given):
-        arguments = {n: value for n, value in spec.optimizer.items() if n in names or n not in given}
+    for names in (*({name} for name in sorted(given)), given):
+        arguments = {n: value for n, value in make.keywords.items() if n in names or n not in given}
         try:
-            spec.optimizer_class(ensemble.parameters(), **arguments)
+            make.func(first(), **arguments)
         except (RuntimeError, TypeError, ValueError) as error:
             if isinstance(error, TypeError) and names != given:
                 continue  # it cannot do without the others
-            place = ("optimizer", "init_args", *(names if len(names) == 1 else ()))
-            said = f"{spec.optimizer_class.__name__}: {one_line(error)}"
-            raise document.error(place, said) from None
+            place = (*at, "init_args", *(names if len(names) == 1 else ()))
+            raise document.error(place, f"{make.func.__name__}: {one_line(error)}") from None
 
 
 def _place_of(spec: Spec, entry: int, key: str, row: Mapping[str, Any]) -> Place | None:
@@ -431,8 +477,8 @@ def _import(class_path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _checked_class(document: Document, section: str, given: ClassSpec, *bases: type) -> Any:
-    place = (section, "class_path")
+def _checked_class(document: Document, at: Place, given: ClassSpec, *bases: type) -> Any:
+    place = (*at, "class_path")
     module_name, _, name = given.class_path.rpartition(".")
     if not module_name:
         raise document.error(place, f"expected package.module.Class, got {given.class_path!r}")

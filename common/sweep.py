@@ -11,7 +11,7 @@ from common.spec import Spec
 
 
 class Shard(NamedTuple):
-    """The instances that one Trainer run trains together: rows of the sweep, all of one shape."""
+    """The instances that one Trainer run trains together: rows of the sweep of one shape and optimizer."""
 
     number: int
     rows: pd.DataFrame
@@ -32,12 +32,14 @@ def instances(spec: Spec) -> pd.DataFrame:
 def shards(spec: Spec) -> list[Shard]:
     """The sweep cut into shards: a function of the spec alone.
 
-    Instances of one shape are ordered by seed, so that a shard draws the data of few seeds, and cut into
-    pieces of nearly equal size, at most `shard_size` networks and `shard_weights` weights, but at least one
-    network.
+    Instances of one shape and optimizer are ordered by seed, so that a shard draws the data of few seeds, and
+    cut into pieces of nearly equal size, at most `shard_size` networks and `shard_weights` weights, but at
+    least one network.
     """
     table = instances(spec)
     structural = spec.structural()
+    if any(grid.optimizer for grid in spec.grids):
+        structural = ["part", *structural]
     by_shape = table.groupby(structural, sort=False, dropna=False) if structural else [((), table)]
     pieces: list[pd.DataFrame] = []
     for _, group in by_shape:

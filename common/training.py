@@ -231,7 +231,8 @@ def build(spec: Spec, rows: pd.DataFrame) -> Ensemble | Computed:
     }
     model = spec.build(factors, rows["seed"].tolist())
     if isinstance(model, Ensemble):
-        model.optimizer = functools.partial(spec.optimizer_class, **spec.optimizer)
+        model.optimizer = spec.optimizer_of(rows["part"].iloc[0])
+        model.lr_scheduler = spec.lr_scheduler_of()
     return model
 
 

@@ -45,8 +45,7 @@ class HiddenNoise(Features):
         super().__init__(n_features, n_hidden, {"excess_kurtosis": excess_kurtosis, "sigma": sigma})
         self.n_uniforms = 1
 
-    @staticmethod
-    def sample(uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
         """The noise, one tensor (instances, hidden), from one such tensor of uniforms.
 
         By the inverse distribution functions, of 2u - 1 moved by half its spacing. As u has 24 bits, this is

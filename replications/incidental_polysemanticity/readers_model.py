@@ -34,8 +34,7 @@ class Cooccurring(Features):
     def __init__(self, n_features: int, probability: Varying[Probability], batch_size: int = 64) -> None:
         super().__init__(n_features, batch_size, {"probability": probability})
 
-    @staticmethod
-    def sample(uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
         """The inputs, n_features tensors (instances, n_features + batch_size): see `Features.sample`."""
         return list(cooccurring(torch.stack(list(uniforms), dim=1), factors["probability"]).unbind(dim=1))
 

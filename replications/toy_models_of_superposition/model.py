@@ -16,6 +16,9 @@ from common.metrics import feature_dimensionality, feature_norm, superposition
 
 Importance = Annotated[float, Field(gt=0)]
 
+WRITTEN_OUT = 32
+"""Up to so many weights the products are written out as sums; the compiler takes minutes for many more."""
+
 
 class ToyModel(Ensemble):
     """h = W x, x' = ReLU(W^T h + b): one weight matrix for both ways, a bias on the output only.
@@ -48,7 +51,7 @@ class ToyModel(Ensemble):
     @staticmethod
     def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
         """See `Ensemble.loss`."""
-        return _loss(weights, factors, x, torch.relu)
+        return _loss(weights, factors, _extra_importance(factors, x), x, torch.relu)
 
     def metrics(self) -> dict[str, Tensor]:
         """The paper's measures of each feature, and the weights themselves."""
@@ -68,7 +71,34 @@ class LinearModel(ToyModel):
     @staticmethod
     def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
         """See `Ensemble.loss`."""
-        return _loss(weights, factors, x, lambda output: output)
+        return _loss(weights, factors, _extra_importance(factors, x), x, lambda output: output)
+
+
+class DecayingImportance(ToyModel):
+    """The toy model with importance decay^i for feature i, counted from 0.
+
+    Source: Elhage et al. 2022, "Experiment setup"; the decay of each figure stands in the authors' notebook.
+
+    Args:
+        decay: the importance of a feature relative to the one before it
+        features, seeds, n_hidden: as in `ToyModel`
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        seeds: Sequence[int],
+        n_hidden: Annotated[int, Field(ge=1)],
+        decay: Varying[Importance],
+    ) -> None:
+        super().__init__(features, seeds, n_hidden)
+        self.add_factor("decay", decay)
+
+    @staticmethod
+    def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
+        """See `Ensemble.loss`."""
+        importance = [None, *(factors["decay"] ** i for i in range(1, len(x)))]
+        return _loss(weights, factors, importance, x, torch.relu)
 
 
 class BatchedStart(ToyModel):
@@ -108,19 +138,33 @@ class DenseFeatures(Independent):
 def _loss(
     weights: Weights,
     factors: Mapping[str, Tensor],
+    importance: Sequence[Tensor | None],
     x: Sequence[Tensor],
     activation: Callable[[Tensor], Tensor],
 ) -> Tensor:
+    bias = weights["bias"].unsqueeze(-1)
+    error = []
+    for i, (x_i, output) in enumerate(zip(x, _recovered(weights["weight"], x), strict=True)):
+        error.append((x_i - activation(output + bias[:, i] * factors["bias"])) ** 2)
+    weighted = [e if r is None else r * e for r, e in zip(importance, error, strict=True)]
+    return _sum(weighted).mean(dim=1) / len(x)
+
+
+def _extra_importance(factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> list[Tensor | None]:
+    """The importance of each feature, None for 1."""
+    return [*[None] * (len(x) - 1), factors["extra_importance"]]
+
+
+def _recovered(weight: Tensor, x: Sequence[Tensor]) -> Sequence[Tensor]:
+    """W^T W x, for each feature a tensor (instances, batch)."""
+    if weight[0].numel() > WRITTEN_OUT:
+        inputs = torch.stack(list(x), dim=1)
+        return (weight.mT @ (weight @ inputs)).unbind(dim=1)
     # The sums over the few features and hidden units are written out: batched products of such small matrices
     # are slow, and the compiler makes one loop of this.
-    weight, bias = weights["weight"].unsqueeze(-1), weights["bias"].unsqueeze(-1)
+    weight = weight.unsqueeze(-1)
     hidden = [_sum(weight[:, k, i] * x_i for i, x_i in enumerate(x)) for k in range(weight.shape[1])]
-    error = []
-    for i, x_i in enumerate(x):
-        output = _sum(weight[:, k, i] * h_k for k, h_k in enumerate(hidden))
-        error.append((x_i - activation(output + bias[:, i] * factors["bias"])) ** 2)
-    error[-1] = factors["extra_importance"] * error[-1]
-    return _sum(error).mean(dim=1) / len(x)
+    return [_sum(weight[:, k, i] * h_k for k, h_k in enumerate(hidden)) for i in range(len(x))]
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:

@@ -45,7 +45,7 @@ def test_gradients_are_those_of_autograd(n_features: int) -> None:
     model = toy([0, 1, 2, 3], n_features)
     losses, gradients = step(model)
     uniforms = next(iter(model.train_dataloader())).reshape(2, n_features, -1)[model.seed_index]
-    x = Independent.sample(list(uniforms.unbind(1)), model.factors)
+    x = model.features.sample(list(uniforms.unbind(1)), model.factors)
     expected = ToyModel.loss(dict(model.weights.items()), model.factors, x)
     expected.sum().backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(losses, expected.detach())
@@ -100,7 +100,7 @@ def test_the_compiled_gradient_is_the_plain_one() -> None:
 def test_the_trainer_takes_the_optimiser_s_steps_and_no_others() -> None:
     trained = fit(toy([0, 1, 2, 3]), 20)
     model = toy([0, 1, 2, 3])
-    optimizer = model.configure_optimizers()
+    optimizer = model.optimizer(model.parameters())
     for _, uniforms in zip(range(20), Draws(model.features, model.distinct_seeds), strict=False):
         gradients = model.losses_and_gradients(uniforms, model.seed_index)[1]
         for name, weight in model.weights.items():

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.features import Basis, Draws, Independent, generator
+from common.features import (
+    AnticorrelatedSets,
+    Basis,
+    CorrelatedSets,
+    Draws,
+    Features,
+    Independent,
+    generator,
+)
 
 steady = settings(derandomize=True, max_examples=50, deadline=None, database=None)
 
@@ -18,7 +26,7 @@ steady = settings(derandomize=True, max_examples=50, deadline=None, database=Non
 @given(st.lists(st.floats(0, 1, exclude_max=True, width=32), min_size=1, max_size=20), st.floats(0.01, 1))
 def test_a_feature_is_zero_where_the_uniform_is_not_below_the_density(u: list[float], density: float) -> None:
     uniform, p = torch.tensor([u], dtype=torch.float64), torch.tensor([[density]], dtype=torch.float64)
-    (x,) = Independent.sample([uniform], {"density": p})
+    (x,) = Independent(1, 0.5).sample([uniform], {"density": p})
     torch.testing.assert_close(x, torch.where(uniform < p, uniform / p, 0.0).double(), rtol=1e-15, atol=0)
     assert ((x >= 0) & (x <= 1)).all()
 
@@ -27,7 +35,7 @@ def test_a_feature_is_zero_where_the_uniform_is_not_below_the_density(u: list[fl
 def test_features_have_their_density_and_are_uniform_where_not_zero(density: float) -> None:
     """Two tests at 1e-4 each, of a fixed seed: 2 of 10 000 seeds would have given a false alarm."""
     uniform = torch.from_numpy(generator("training", 1).random((1, 100_000), dtype=np.float32))
-    x = Independent.sample([uniform], {"density": torch.tensor([[density]])})[0][0].numpy()
+    x = Independent(1, 0.5).sample([uniform], {"density": torch.tensor([[density]])})[0][0].numpy()
     active = x[x > 0]
     assert stats.binomtest(len(active), len(x), density).pvalue > 1e-4
     assert stats.kstest(active, "uniform").pvalue > 1e-4
@@ -53,7 +61,7 @@ def test_the_basis_draws_nothing() -> None:
     features = Basis(5)
     assert (features.n_uniforms, features.batch_size) == (0, 5)
     assert next(iter(Draws(features, [3, 4]))).shape == (0, 5)
-    assert Basis.sample([], {}) == []
+    assert features.sample([], {}) == []
 
 
 def test_impossible_sizes_name_the_argument() -> None:
@@ -61,3 +69,58 @@ def test_impossible_sizes_name_the_argument() -> None:
         Independent(n_features=0, density=0.5)
     with pytest.raises(ValueError, match=r"^batch_size: expected at least 1, got 0$"):
         Independent(n_features=2, density=0.5, batch_size=0)
+
+
+def test_correlated_features_are_on_together_and_independent_otherwise() -> None:
+    """Each rate is tested at 1e-5 with a fixed seed: 6 of 100 000 seeds would have given a false alarm."""
+    n, p = 100_000, 0.3
+    features = CorrelatedSets(n_features=6, set_size=3, density=p, batch_size=n)
+    uniforms = next(iter(Draws(features, [0]))).unsqueeze(1)
+    x = torch.cat(features.sample(list(uniforms), {"density": torch.tensor([[p]])})).numpy()
+    on = x > 0
+    for members in ([0, 1, 2], [3, 4, 5]):
+        assert (on[members] == on[members[0]]).all()
+        active = x[members][:, on[members[0]]]
+        assert np.abs(np.corrcoef(active)[np.triu_indices(3, 1)]).max() < 4.5 / active.shape[1] ** 0.5
+        for one in active:
+            assert stats.kstest(one, "uniform").pvalue > 1e-5
+    assert stats.binomtest(int((on[0] & on[3]).sum()), n, p * p).pvalue > 1e-5
+
+
+def test_of_anticorrelated_features_one_is_on_at_a_time() -> None:
+    """Each rate is tested at 1e-5 with a fixed seed: 1 of 10 000 seeds would have given a false alarm."""
+    n, p = 100_000, 0.4
+    features = AnticorrelatedSets(n_features=4, set_size=2, density=p, batch_size=n)
+    assert features.n_uniforms == 2
+    uniforms = next(iter(Draws(features, [0]))).unsqueeze(1)
+    x = torch.cat(features.sample(list(uniforms), {"density": torch.tensor([[p]])})).numpy()
+    on = x > 0
+    for first, second in ([0, 1], [2, 3]):
+        assert not (on[first] & on[second]).any()
+        for one in (first, second):
+            assert stats.binomtest(int(on[one].sum()), n, p / 2).pvalue > 1e-5
+            assert stats.kstest(x[one][on[one]], "uniform").pvalue > 1e-5
+    assert stats.binomtest(int((on[0] & on[2]).sum()), n, p * p / 4).pvalue > 1e-5
+
+
+def test_sets_of_one_are_independent_features() -> None:
+    uniforms = [u[None] for u in torch.rand(3, 50, generator=torch.Generator().manual_seed(0))]
+    factors = {"density": torch.tensor([[0.3]])}
+    independent = Independent(3, 0.3).sample(uniforms, factors)
+    for sets in (CorrelatedSets, AnticorrelatedSets):
+        torch.testing.assert_close(sets(3, 1, 0.3).sample(uniforms, factors), independent)
+
+
+@pytest.mark.parametrize("sets", [CorrelatedSets, AnticorrelatedSets])
+def test_a_set_s_features_are_a_divisor_of_all(sets: type[Features]) -> None:
+    with pytest.raises(ValueError, match=r"^set_size: expected a divisor of n_features = 6, got 4$"):
+        sets(6, 4, 0.5)  # type: ignore[arg-type]
+
+
+def test_features_are_equal_if_they_sample_alike() -> None:
+    assert Independent(3, 0.5) == Independent(3, torch.tensor([0.1, 0.2]), batch_size=8)
+    assert hash(Independent(3, 0.5)) == hash(Independent(3, 0.1))
+    sets = [CorrelatedSets(6, 2, 0.5), CorrelatedSets(6, 3, 0.5)]
+    different = [Independent(4, 0.5), Independent(6, 0.5), *sets]
+    assert len(set(different)) == 4
+    assert Independent(3, 0.5) != 3

@@ -302,8 +302,71 @@ def test_class_arguments() -> None:
 )
 def test_any_optimizer_can_be_named(load: Load, name: str) -> None:
     spec = load("torch.optim.AdamW", f"torch.optim.{name}", "    betas: [.9, .99]\n", "")
-    assert spec.optimizer_class.__name__ == name
+    assert type(spec.optimizer_of(spec.grids[0].part)([torch.zeros(1)])).__name__ == name
     json.dumps(spec.optimizer, allow_nan=False)
+
+
+OWN = "    bias: false\n    optimizer: {class_path: torch.optim.SGD, init_args: {lr: .5}}\n"
+COSINE = "lr_scheduler: {class_path: torch.optim.lr_scheduler.CosineAnnealingLR, init_args: {T_max: 10}}\n"
+
+
+def test_an_entry_of_the_sweep_may_have_its_own_optimizer(load: Load) -> None:
+    spec = load("    bias: false\n", OWN)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    one, two = (spec.optimizer_of(part)([weight]) for part in ("one", "two"))
+    assert (type(one).__name__, type(two).__name__) == ("AdamW", "SGD")
+    assert two.defaults["lr"] == 0.5
+    resolved = spec.resolved()["sweep"]
+    assert "optimizer" not in resolved[0]
+    assert resolved[1]["optimizer"]["class_path"] == "torch.optim.SGD"
+    assert resolved[1]["optimizer"]["init_args"]["momentum"] == 0
+    json.dumps(resolved, allow_nan=False)
+
+
+def test_a_learning_rate_may_follow_a_schedule(load: Load) -> None:
+    spec = load("trainer:\n", COSINE + "trainer:\n")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.8)
+    make = spec.lr_scheduler_of()
+    assert make is not None
+    schedule = make(optimizer)
+    for _ in range(5):
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.4)
+    assert spec.resolved()["lr_scheduler"]["init_args"]["T_max"] == 10
+    plain = load()
+    assert plain.lr_scheduler_of() is None
+    assert "lr_scheduler" not in plain.resolved()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    bias: false\n", OWN.replace("SGD", "SGDD"), r":31: sweep\.1\.optimizer\.class_path: no class"),
+        (
+            "    bias: false\n",
+            OWN.replace("lr:", "rate:"),
+            r":31: sweep\.1\.optimizer\.init_args\.rate: unknown",
+        ),
+        (
+            "    bias: false\n",
+            OWN.replace("{lr: .5}", "{lr: -1.}"),
+            r":31: sweep\.1\.optimizer\.init_args\.lr: SGD",
+        ),
+        ("    bias: false\n", "    optimizer: fast\n", r":30: sweep\.1\.optimizer: "),
+        ("trainer:\n", COSINE.replace("T_max: 10", "") + "trainer:\n", r":19: lr_scheduler.*T_max"),
+        ("trainer:\n", COSINE.replace("T_max", "t_max") + "trainer:\n", r":19: .*t_max: unknown.*T_max"),
+        (
+            "trainer:\n",
+            COSINE.replace("lr_scheduler.Cos", "Cos") + "trainer:\n",
+            r":19: lr_scheduler\.class_path",
+        ),
+        ("trainer:\n", "lr_scheduler: cosine\ntrainer:\n", r":19: lr_scheduler: "),
+    ],
+)
+def test_mistakes_in_optimizers_and_schedules(load: Load, old: str, new: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(old, new)
 
 
 def test_find_specs(tmp_path: Path) -> None:

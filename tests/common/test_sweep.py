@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.spec import Grid, Spec, load_spec
+from common.spec import ClassSpec, Grid, Spec, load_spec
 from common.sweep import instances, shards
 
 steady = settings(derandomize=True, deadline=None, database=None, max_examples=60)
@@ -135,3 +135,10 @@ def test_shards_depend_on_the_spec_alone(spec: Spec, grids: list[Grid], seeds: l
     for one, other in zip(shards(spec), elsewhere, strict=True):
         assert one.number == other.number
         pd.testing.assert_frame_equal(one.rows, other.rows)
+
+
+def test_a_shard_has_one_optimizer(spec: Spec) -> None:
+    own = ClassSpec(class_path="torch.optim.SGD")
+    grids = [Grid("a", {"n_hidden": [1]}), Grid("b", {"n_hidden": [1]}, own), Grid("c", {"n_hidden": [1]})]
+    cut = shards(spec._replace(grids=grids, model={}, seeds=[0, 1]))
+    assert [list(shard.rows["part"]) for shard in cut] == [["a", "a"], ["b", "b"], ["c", "c"]]

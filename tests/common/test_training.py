@@ -1,5 +1,6 @@
 """Tests of common/training.py: the table does not depend on cuts, workers, or on having been stopped."""
 
+import math
 import os
 import re
 import signal
@@ -68,6 +69,35 @@ def test_an_instance_does_not_depend_on_the_cut(small: Any, tmp_path: Path, shar
     """To rounding, over the first 100 steps, with the same networks in other shards and other orders."""
     table, other = trained(small(), tmp_path), trained(small(shard_size=shard_size), tmp_path)
     pd.testing.assert_frame_equal(other, table, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_a_schedule_and_an_entry_s_own_optimizer_are_those_of_plain_torch(small: Any, tmp_path: Path) -> None:
+    own = "optimizer: {class_path: torch.optim.SGD, init_args: {lr: .5}}"
+    spec = small(
+        sweep=f"[{{part: base, density: .5}}, {{part: own, density: .5, {own}}}]",
+        lr_scheduler="{class_path: torch.optim.lr_scheduler.CosineAnnealingLR, init_args: {T_max: 30}}",
+        trainer__max_steps="30",
+    )
+    table = trained(spec, tmp_path)
+    for part, make in (("base", torch.optim.AdamW), ("own", torch.optim.SGD)):
+        rows = table[table["part"] == part]
+        ensemble = build(spec, rows)
+        assert isinstance(ensemble, Ensemble)
+        rate = spec.optimizer["lr"] if part == "base" else 0.5
+        optimizer = make(ensemble.parameters(), lr=rate)
+        for step, uniforms in zip(range(30), ensemble.train_dataloader(), strict=False):
+            optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / 30)) / 2
+            _, gradients = ensemble.losses_and_gradients(uniforms, ensemble.seed_index)
+            for name, weight in ensemble.weights.items():
+                weight.grad = gradients[name]
+            optimizer.step()
+        np.testing.assert_allclose(
+            rows[WEIGHTS].to_numpy(),
+            torch.cat([ensemble.weights["weight"].flatten(1), ensemble.weights["bias"]], 1).detach().numpy(),
+            rtol=1e-4,
+            atol=1e-6,
+        )
 
 
 def test_the_number_of_workers_changes_no_bit(small: Any, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def spec(control: str | None = None, **changes: Any) -> Spec:
 def sample(uniforms: Tensor, kind: str, sigma: float = 0.1) -> Tensor:
     """The noise of one network, of the shape of `uniforms`, (hidden,)."""
     factors = {"excess_kurtosis": torch.tensor([[float(KINDS[kind])]]), "sigma": torch.tensor([[sigma]])}
-    return HiddenNoise.sample([uniforms[None]], factors)[0][0]
+    return HiddenNoise(1, len(uniforms), 0, sigma).sample([uniforms[None]], factors)[0][0]
 
 
 # --- the noise
@@ -90,7 +90,7 @@ def test_kinds_and_sigmas_of_one_seed_share_their_uniforms_and_seeds_do_not() ->
     model = NoisyAutoencoder(features, [5, 5, 5, 6])
     draws = next(iter(Draws(features, [5, 6])))
     assert draws.shape == (2, 4)
-    xi = HiddenNoise.sample([draws[model.seed_index]], model.factors)[0]
+    xi = features.sample([draws[model.seed_index]], model.factors)[0]
     torch.testing.assert_close(xi[2], 2 * xi[1])
     torch.testing.assert_close(xi[0], 0.1 * xi[1].sign())
     assert not torch.equal(xi[0], xi[3])

@@ -96,7 +96,7 @@ def test_the_weighted_samples_have_the_mean_of_independent_features(p: float) ->
     exact = expected_loss(weight, p, 0.25)
     assert losses.tolist() == pytest.approx([exact], rel=1e-5)
     # plain means over the same inputs would be seen
-    x = torch.stack(Cooccurring.sample([u[None] for u in uniforms], model.factors), dim=1)[0, :, 4:]
+    x = torch.stack(model.features.sample([u[None] for u in uniforms], model.factors), dim=1)[0, :, 4:]
     hidden = weight.T @ x
     plain = (torch.relu(weight @ hidden) - x).square().sum() + 0.25 * hidden.abs().sum()
     assert abs(float(plain) / x.shape[1] / p / exact - 1) > 1e-3
@@ -130,7 +130,7 @@ def test_gradients_are_those_of_the_loss() -> None:
     uniforms = next(iter(Draws(model.features, model.distinct_seeds)))
     losses, gradients = model.losses_and_gradients(uniforms, model.seed_index)
     drawn = [uniforms[model.seed_index * 6 + i] for i in range(6)]
-    x = Cooccurring.sample(drawn, model.factors)
+    x = model.features.sample(drawn, model.factors)
     weights = {"weight": model.weights["weight"].detach().clone().requires_grad_()}
     by_autograd = SampledAutoencoder.loss(weights, model.factors, x)
     by_autograd.sum().backward()  # type: ignore[no-untyped-call]

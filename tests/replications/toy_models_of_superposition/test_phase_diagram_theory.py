@@ -63,12 +63,10 @@ def test_population_loss_is_the_mean_over_samples(
         "bias": torch.ones(networks, 1),
     }
     weights = {"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)}
-    losses = []
+    losses, features = [], Independent(n_features, 0.5)
     for _ in range(batches):
         uniforms = [torch.from_numpy(rng.random((1, batch))) for _ in range(n_features)]
-        losses.append(
-            n_features * model.loss(weights, factors, Independent.sample(uniforms, factors)).numpy()
-        )
+        losses.append(n_features * model.loss(weights, factors, features.sample(uniforms, factors)).numpy())
     error = np.std(losses, axis=0, ddof=1) / batches**0.5
     # t with 63 degrees of freedom: beyond 6 standard errors in 1 of 10^7 networks
     assert np.all(
