@@ -140,9 +140,10 @@ def train_shards(
                     progress.finished(*futures[future], future.result())
                     yield futures[future]
         except BaseException:
-            # at once, also in the middle of a shard; Python 3.14 has pool.terminate_workers() for it
+            # at once, also in the middle of a shard: Lightning would catch a SIGTERM and train on. Shards are
+            # on disk whole or not at all. Python 3.14 has pool.kill_workers() for it.
             for worker in list(pool._processes.values()):
-                worker.terminate()
+                worker.kill()
             raise
 
 

@@ -203,21 +203,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_table(small: Any, tmp_path:
     spec = small()
     whole = trained(spec, tmp_path / "whole")
     run = Run(spec, tmp_path / "killed")
-    script = """\
-import sys
-from pathlib import Path
-from common.results import Run
-from common.spec import load_spec
-from common.training import Devices, train
-if __name__ == "__main__":
-    train([Run(load_spec(Path(sys.argv[1])), Path(sys.argv[2]))], Devices("cpu", 2))
-"""
-    (tmp_path / "script.py").write_text(script, encoding="utf-8")
-    process = subprocess.Popen(
-        [sys.executable, tmp_path / "script.py", spec.path, tmp_path / "killed"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        start_new_session=True,
-    )
+    process = _in_the_background(tmp_path, spec.path, tmp_path / "killed")
     while not (first := list(run.folder.glob("shards/*.parquet"))) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -229,6 +215,40 @@ if __name__ == "__main__":
     resumed = run.table()
     assert resumed is not None
     pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
+
+
+def test_an_interrupt_ends_a_run_in_the_middle_of_its_shards(small: Any, tmp_path: Path) -> None:
+    """Lightning catches a SIGTERM, and would train on for the million steps."""
+    path = small().path.with_name("long.yaml")
+    path.write_text(SMALL.replace("{max_steps: 100}", "{max_steps: 1000000}"), encoding="utf-8")
+    process = _in_the_background(tmp_path, path, tmp_path / "interrupted")
+    while not (tmp_path / "trains").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == -signal.SIGINT
+    _wait_for_the_end_of(process.pid)
+
+
+def _in_the_background(tmp_path: Path, spec: Path, out: Path) -> subprocess.Popen[bytes]:
+    """A run with two workers in a process group of its own; it makes the file `trains` when it does."""
+    script = """\
+import sys
+from pathlib import Path
+from common.results import Run
+from common.spec import load_spec
+from common.training import Devices, Progress, train
+class Told(Progress):
+    def advanced(self, run, shard, network_steps):
+        Path(__file__).with_name("trains").touch()
+if __name__ == "__main__":
+    train([Run(load_spec(Path(sys.argv[1])), Path(sys.argv[2]))], Devices("cpu", 2), Told())
+"""
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    return subprocess.Popen(
+        [sys.executable, tmp_path / "script.py", spec, out],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+    )
 
 
 def _wait_for_the_end_of(group: int) -> None:
