@@ -337,10 +337,9 @@ def _status(options: argparse.Namespace, root: Path, console: Console) -> int:
 
 def _cite(options: argparse.Namespace, root: Path, console: Console) -> int:
     papers = {find_spec(root, name).parent for name in _names(options, root)}
-    for paper in sorted(papers):
-        console.print(
-            (paper / "citation.bib").read_text(encoding="utf-8").strip(), markup=False, highlight=False
-        )
+    texts = [(paper / "citation.bib").read_text(encoding="utf-8").strip() for paper in sorted(papers)]
+    for text in dict.fromkeys(texts):  # two folders may be of one paper
+        console.print(text, markup=False, highlight=False)
     return 0
 
 
