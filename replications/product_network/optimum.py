@@ -1,0 +1,308 @@
+"""What four neurons with biases learn of x y on unit normal inputs: estimates and figures.
+
+The table has one row per trained network, with the columns of `model.ProductNetwork.metrics`. A network is at
+the optimum when its population loss is within 1 % of the lowest that is known, `theory.best_loss`.
+Source: Chan 2024.
+"""
+
+import math
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from numpy.typing import NDArray
+
+from common.style import BLUE, GREY, INK, NORMAL, ORANGE, POINT, RED, SMALL, short
+from replications.product_network import theory
+from replications.product_network.neurons import Neurons, piecewise_square
+from replications.product_network.population import ERROR
+from replications.product_network.theory import (
+    best_kink,
+    best_loss,
+    best_scale,
+    diagonal_loss,
+    diagonal_scale,
+    hand_built_loss,
+    homogeneous_bound,
+)
+
+__all__ = [
+    "aligned",
+    "aligned_share",
+    "always_responding",
+    "best_kink",
+    "best_loss",
+    "best_scale",
+    "cluster_share",
+    "diagonal_loss",
+    "diagonal_scale",
+    "features_per_neuron",
+    "figures",
+    "found",
+    "hand_built_loss",
+    "homogeneous_bound",
+    "near_diagonal",
+    "never_beaten",
+    "one_on_each_half_diagonal",
+    "one_square",
+    "optimum_mean",
+    "right_signs",
+    "three_kinked",
+]
+
+Array = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+Cluster = Literal["optimum", "three_kinked", "at_0.125", "above_0.125", "one_square", "neither"]
+
+CLUSTERS: dict[Cluster, tuple[float, float]] = {
+    "optimum": (0, 0.05),
+    "three_kinked": (0.05, 0.1),
+    "at_0.125": (0.1, 0.1255),
+    "above_0.125": (0.1255, 0.25),
+    "one_square": (0.25, 0.65),
+    "neither": (0.65, math.inf),
+}
+"""Population losses, from (included) and to: between .033, .079-.083, .125, .126-.14, .50-.53 and .78."""
+
+DERIVED_SHARE: dict[Cluster, float] = {
+    "optimum": 0.18, "three_kinked": 0.53, "at_0.125": 0.04, "above_0.125": 0.03, "one_square": 0.22,
+    "neither": 0.004,
+}  # fmt: skip
+"""What share of 4000 networks ended in each, as derived beforehand with the same set-up."""
+
+WITHIN = 1.01
+
+
+def found(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each network is at the optimum."""
+    return pd.Series(_at_optimum(table))
+
+
+def never_beaten(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each network's loss is no lower than the optimum's, but for the error of the quadrature."""
+    return pd.Series(_loss(table) >= best_loss() - ERROR)
+
+
+def cluster_share(table: pd.DataFrame, cluster: Cluster) -> float:
+    """The share of the networks whose loss is in a cluster."""
+    return float(_in_cluster(table, cluster).mean())
+
+
+def aligned(table: pd.DataFrame, degrees: float) -> "pd.Series[bool]":
+    """Whether each network has all kinked neurons within `degrees` of a diagonal, and uses both diagonals."""
+    return pd.Series(_aligned(table, degrees))
+
+
+def aligned_share(table: pd.DataFrame, degrees: float) -> float:
+    """The share of the networks that are `aligned`."""
+    return float(_aligned(table, degrees).mean())
+
+
+def one_on_each_half_diagonal(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each network at the optimum has four kinked neurons, one nearest to each half diagonal."""
+    here = _at_optimum(table)
+    return pd.Series(
+        (table["kinked_neurons"].to_numpy()[here] == 4) & (table["half_diagonals"].to_numpy()[here] == 4)
+    )
+
+
+def near_diagonal(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each kinked neuron of the networks at the optimum is within 1 degree of a diagonal."""
+    return _share_of_kinked(table, "near_diagonal_neurons")
+
+
+def right_signs(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each kinked neuron of the networks at the optimum bends its f upward.
+
+    That is an output weight above 0 on x + y and below 0 on x - y, from which f is subtracted.
+    """
+    return _share_of_kinked(table, "right_signs")
+
+
+def optimum_mean(table: pd.DataFrame, column: str) -> float:
+    """The mean of a column over the networks at the optimum.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    here = _at_optimum(table)
+    if not here.any():
+        raise ValueError("no network is at the optimum")
+    return float(table[column].to_numpy()[here].mean())
+
+
+def three_kinked(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each network of that cluster has three kinked neurons, and one that is always on."""
+    here = _in_cluster(table, "three_kinked")
+    kinked, always_on = (table[f"{kind}_neurons"].to_numpy()[here] for kind in ("kinked", "always_on"))
+    return pd.Series((kinked == 3) & (always_on == 1))
+
+
+def one_square(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each network of that cluster has kinked neurons nearest to one diagonal only."""
+    here = _in_cluster(table, "one_square")
+    return pd.Series(~table["both_diagonals"].to_numpy()[here])
+
+
+def always_responding(table: pd.DataFrame, at_optimum: bool) -> "pd.Series[bool]":
+    """Whether in each network all four neurons respond to both x and y.
+
+    Args:
+        table: the instances
+        at_optimum: only the networks there
+    """
+    all_four = table["polysemantic_neurons"].to_numpy() == 4
+    return pd.Series(all_four[_at_optimum(table)] if at_optimum else all_four)
+
+
+def features_per_neuron() -> float:
+    """The inputs x and y over the hidden neurons: above 1 is superposition, by count."""
+    return 2 / 4
+
+
+def _loss(table: pd.DataFrame) -> Array:
+    return table["population_loss"].to_numpy()
+
+
+def _at_optimum(table: pd.DataFrame) -> Bools:
+    at: Bools = _loss(table) <= WITHIN * best_loss()
+    return at
+
+
+def _in_cluster(table: pd.DataFrame, cluster: Cluster) -> Bools:
+    low, high = CLUSTERS[cluster]
+    loss = _loss(table)
+    here: Bools = (loss >= low) & (loss < high)
+    return here
+
+
+def _aligned(table: pd.DataFrame, degrees: float) -> Bools:
+    # without a kinked neuron the angle is NaN, which is not within anything
+    near: Bools = (table["largest_angle"].to_numpy() <= degrees) & table["both_diagonals"].to_numpy()
+    return near
+
+
+def _share_of_kinked(table: pd.DataFrame, column: str) -> "pd.Series[bool]":
+    here = _at_optimum(table)
+    n_true, n_all = (int(table[name].to_numpy()[here].sum()) for name in (column, "kinked_neurons"))
+    return pd.Series(np.arange(n_all) < n_true)
+
+
+# --- figures
+
+
+def figures(table: pd.DataFrame) -> dict[str, Figure]:
+    """`losses`: where networks end; `squares`: f as read from the weights; `plane`: how the neurons lie."""
+    return {"losses": _losses(table), "squares": _squares(table), "plane": _plane(table)}
+
+
+def _neurons(rows: pd.DataFrame) -> Neurons:
+    columns = [
+        torch.tensor(rows[[f"{name}_{k}" for k in range(4)]].to_numpy(dtype=float))
+        for name in ("angle", "kink", "strength")
+    ]
+    return Neurons(*columns)
+
+
+def _losses(table: pd.DataFrame) -> Figure:
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    left, right = 0.025, 1.5
+    loss = np.clip(_loss(table), left, right)
+    edges = np.geomspace(left, right, 165).tolist()
+    axes.hist(loss, edges, weights=np.full(len(loss), 1 / len(loss)), color=BLUE, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(left, right)
+    axes.set_ylim(0.5 / len(loss), 1)
+    for value, name, line in (
+        (theory.best_loss(), "optimum with biases", "-"),
+        (theory.homogeneous_bound(), "bound without biases", ":"),
+        (theory.diagonal_loss(), "diagonals without biases", "--"),
+    ):
+        label = f"{name}, {short(round(value, 4))}"
+        axes.axvline(value, color=INK, linewidth=0.9, linestyle=line, label=label)
+    for cluster, (low, high) in CLUSTERS.items():
+        axes.axvline(low, color=GREY, linewidth=0.6, alpha=0.6)
+        middle = math.sqrt(max(low, left) * min(high, right))
+        ours, derived = 100 * _in_cluster(table, cluster).mean(), 100 * DERIVED_SHARE[cluster]
+        text = f"{ours:.2g} %\n({derived:.2g} %)"
+        axes.text(middle, 1.1, text, ha="center", va="bottom", fontsize=SMALL, color=INK)
+    _plain_ticks(axes, [0.03, 0.05, 0.1, 0.2, 0.5, 1])
+    axes.set_xlabel("Population loss (doing nothing: 1)", fontsize=NORMAL)
+    axes.set_ylabel("Share of networks", fontsize=NORMAL)
+    axes.set_title("share between the grey lines, and as derived", fontsize=NORMAL, pad=28)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL)
+    return figure
+
+
+def _plain_ticks(axes: Axes, places: list[float]) -> None:
+    axes.xaxis.set_major_locator(FixedLocator(places))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(labelsize=SMALL)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _squares(table: pd.DataFrame) -> Figure:
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    best = _neurons(table[_at_optimum(table)])
+    u = torch.linspace(-3, 3, 301, dtype=torch.float64)
+    probability = torch.softmax(-(u**2) / 2, dim=0).numpy()
+    place = u.numpy()
+    square = place**2 / 2 - 0.5
+    exact = theory.best_scale() * np.maximum(np.abs(place) - theory.best_kink(), 0)
+    exact -= exact @ probability
+    for diagonal, (axes, name) in enumerate(zip(panels, ("x + y", "x - y"), strict=True)):
+        curves = piecewise_square(best, u, diagonal).numpy()
+        curves -= (curves @ probability)[:, None]
+        for i, curve in enumerate(curves[:100]):
+            axes.plot(place, curve, color=BLUE, linewidth=2, alpha=0.5, label=None if i else "networks")
+        axes.plot(place, square, color=ORANGE, linewidth=1.4, label="square")
+        axes.plot(place, exact, color=INK, linewidth=0.9, linestyle="--", label="best by theory")
+        axes.fill_between(
+            place, -1.2, -1.2 + probability / probability.max(), color=GREY, alpha=0.3, linewidth=0,
+            label="where the data are",
+        )  # fmt: skip
+        axes.set_xlabel(f"({name.replace('-', '−')}) / √2", fontsize=NORMAL)  # noqa: RUF001
+        axes.tick_params(labelsize=SMALL)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_ylim(-1.2, 4)
+    panels[0].set_ylabel("f, as read from the weights (mean 0)", fontsize=NORMAL)
+    panels[0].legend(frameon=False, fontsize=SMALL, loc="upper center")
+    return figure
+
+
+def _plane(table: pd.DataFrame) -> Figure:
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.add_subplot(aspect="equal")
+    for side in (-2, 2):
+        axes.plot([-2, 2], [-side, side], color=GREY, linewidth=0.7)
+    best = _neurons(table[_at_optimum(table)].head(200))
+    radians = torch.deg2rad(best.angle)
+    x, y = torch.cos(radians), torch.sin(radians)
+    for sign, colour, name in ((1, BLUE, "adds to the output"), (-1, RED, "takes from it")):
+        here = best.kinked & (best.strength * sign > 0)
+        axes.quiver(
+            (best.kink * x)[here], (best.kink * y)[here], x[here], y[here], color=colour, alpha=0.4,
+            scale=12, width=0.004, label=name,
+        )  # fmt: skip
+    place = theory.best_kink() / 2**0.5 * np.array([1, -1])
+    axes.plot(*np.meshgrid(place, place), **{**_RING, "color": INK})
+    axes.set_xlim(-1.4, 1.4)
+    axes.set_ylim(-1.4, 1.4)
+    axes.set_xlabel("x", fontsize=NORMAL)
+    axes.set_ylabel("y", fontsize=NORMAL)
+    axes.tick_params(labelsize=SMALL)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=SMALL, loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.1))
+    return figure
+
+
+_RING = {key: POINT[key] for key in ("marker", "linestyle", "markersize", "zorder")} | {"fillstyle": "none"}

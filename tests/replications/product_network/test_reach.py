@@ -1,0 +1,156 @@
+"""Tests of how far the mechanism reaches: the sweep's cells, estimates on made-up tables, the figure."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from common.claims import Outcome, Verdict, evaluate, load_claims
+from common.spec import Spec, load_spec
+from common.sweep import shards
+from common.training import build, train_shard
+from replications.product_network import reach, theory
+from replications.product_network.reach import CELLS, NO_BIAS
+
+ROOT = Path(__file__).parents[3]
+CLAIMS = ROOT / "expected" / "product_network" / "reach.yaml"
+
+
+def spec(profile: str = "full", control: str | None = None, changes: Mapping[str, Any] | None = None) -> Spec:
+    overrides = {key: (value, "the test") for key, value in (changes or {}).items()}
+    return load_spec(ROOT / "replications" / "product_network" / "reach.yaml", profile, control, overrides)
+
+
+def judged(table: pd.DataFrame) -> dict[str, Outcome]:
+    return evaluate(load_claims(CLAIMS, reach), reach, table)
+
+
+def test_the_spec_and_its_claims_are_valid() -> None:
+    claims = load_claims(CLAIMS, reach)
+    for profile in ("full", "quick"):
+        loaded = spec(profile)
+        assert loaded.lr_scheduler["T_max"] == loaded.fields.trainer.max_steps
+        parts = {grid.part for grid in loaded.grids}
+        judged_parts = {
+            claim.estimate.args["part"]
+            for name, claim in claims.items()
+            if name.startswith("aligned_") and (claim.profiles is None or profile in claim.profiles)
+        }
+        assert parts == judged_parts
+        for control in loaded.controls:
+            spec(profile, control)
+            assert set(loaded.controls[control].rejects) <= set(claims)
+    assert {grid.part for grid in spec().grids} == set(CELLS)
+
+
+def test_each_cell_changes_what_its_name_says() -> None:
+    usual = {"n_hidden": 4, "distribution": "normal", "bias": True, "start_scale": 1.0, "lr": 0.01}
+    changed: dict[str, dict[str, Any]] = {
+        "main": {}, "start_0.3": {"start_scale": 0.3}, "start_3": {"start_scale": 3.0},
+        "rate_0.001": {"lr": 0.001}, "rate_0.003": {"lr": 0.003}, "rate_0.03": {"lr": 0.03},
+        "uniform": {"distribution": "uniform"}, "laplace": {"distribution": "laplace"},
+        "width_8": {"n_hidden": 8}, "width_16": {"n_hidden": 16},
+        "no_bias_4": {"bias": False}, "no_bias_8": {"n_hidden": 8, "bias": False},
+        "no_bias_16": {"n_hidden": 16, "bias": False},
+    }  # fmt: skip
+    whole = spec()
+    for shard in shards(whole):
+        row = shard.rows.iloc[0]
+        found = {name: row[name] for name in usual if name != "lr"}
+        small = build(whole, shard.rows.head(1))
+        optimizer = whole.optimizer_of(row["part"])(small.parameters())  # type: ignore[union-attr]
+        assert {**found, "lr": optimizer.defaults["lr"]} == {**usual, **changed[row["part"]]}
+    assert len(shards(whole)) == len(changed)
+
+
+def test_the_main_cell_is_the_set_up_of_the_other_replication() -> None:
+    other = load_spec(ROOT / "replications" / "product_network" / "optimum.yaml")
+    mine = spec()
+    assert mine.optimizer == other.optimizer
+    assert mine.lr_scheduler == other.lr_scheduler
+    assert mine.fields.trainer == other.fields.trainer
+    assert mine.features["batch_size"] == other.features["batch_size"]
+
+
+def made_up(
+    aligned: Mapping[str, int], seeds: int = 32, kinks: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """Networks of each part, of which so many are aligned as `aligned` says."""
+    kink = {"uniform": 0.66, "laplace": 0.98, **(kinks or {})}
+    rows = [
+        {
+            "part": part, "seed": seed, "population_loss": 0.1178 if part in NO_BIAS else 0.033,
+            "smallest_angle": 0.1 if seed < count else 9.8, "largest_angle": 0.4 if seed < count else 17.8,
+            "both_diagonals": True, "kinked_neurons": 4, "half_diagonals": 4,
+            "mean_kink": kink.get(part, 0.79) + 0.01 * (seed // (1 + (part == "laplace")) % 3 - 1),
+        }
+        for part, count in aligned.items()
+        for seed in range(seeds)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_estimates_on_a_made_up_table() -> None:
+    table = made_up({"main": 24, "uniform": 30, "laplace": 30, "no_bias_4": 0})
+    assert reach.aligned(table, "main").mean() == 0.75
+    assert reach.not_aligned(table, "main").mean() == 0.25
+    assert not reach.aligned(table.assign(both_diagonals=False), "main").any()
+    assert not reach.aligned(table.assign(largest_angle=np.nan), "main").any()
+    assert reach.kink_difference(table, "laplace", "uniform") == pytest.approx(0.32)
+    assert reach.above_the_bound(table).tolist() == [True] * 32
+    assert not reach.above_the_bound(table.assign(population_loss=0.1163)).any()
+    assert reach.bias_free_optimum_angles(table, 9.5, 18.5).tolist() == [True] * 32
+    assert not reach.bias_free_optimum_angles(table, 10, 18.5).any()
+    assert not reach.bias_free_optimum_angles(table, 9.5, 17).any()
+    assert reach.bias_free_optimum_angles(table.assign(population_loss=0.124), 9.5, 18.5).empty
+    with pytest.raises(ValueError, match=r"^part 'width_8': the table has no such networks$"):
+        reach.aligned(table, "width_8")
+    with pytest.raises(ValueError, match="part 'laplace': no network has one kinked neuron on each half"):
+        reach.kink_difference(table.assign(kinked_neurons=3), "laplace", "uniform")
+
+
+def test_verdicts_on_a_made_up_table() -> None:
+    everywhere = judged(made_up(dict.fromkeys(CELLS, 31), seeds=150))
+    lost = {name for name, outcome in everywhere.items() if outcome.verdict is not Verdict.REPRODUCED}
+    assert lost == {f"aligned_{part}" for part in CELLS} | {"not_aligned_no_bias_4", "trained_angles"}
+    as_hoped = judged(made_up({**dict.fromkeys(CELLS, 149), **dict.fromkeys(NO_BIAS, 0)}, seeds=150))
+    lost = {name for name, outcome in as_hoped.items() if outcome.verdict is Verdict.NOT_REPRODUCED}
+    assert lost == {f"aligned_{part}" for part in NO_BIAS}
+    alike = judged(made_up(dict.fromkeys(CELLS, 150), 150, {"laplace": 0.79}))
+    assert alike["kinks_differ"].verdict is Verdict.NOT_REPRODUCED
+
+
+SMALL = {
+    "trainer.max_steps": 1500, "lr_scheduler.init_args.T_max": 1500, "optimizer.init_args.lr": 0.03,
+    "features.init_args.batch_size": 64, "seeds": 32,
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_trained_networks_with_and_without_biases() -> None:
+    """Small and fast. As in the full sweep biases decide; no network without them is aligned."""
+    entries = [
+        {"part": "main", "n_hidden": 4, "distribution": "normal"},
+        {"part": "no_bias_4", "n_hidden": 4, "distribution": "normal", "bias": False},
+    ]
+    whole = spec(changes={**SMALL, "sweep": entries})
+    table = pd.concat([train_shard(whole, shard) for shard in shards(whole)])
+    assert reach.aligned(table, "main").mean() > reach.aligned(table, "no_bias_4").mean()
+    without = table[table["part"] == "no_bias_4"]
+    assert without["population_loss"].min() == pytest.approx(theory.bias_free_optimum()[0], rel=0.02)
+    assert reach.above_the_bound(table).all()
+    assert "angle_0" not in table
+
+
+def test_figures_show_what_is_there() -> None:
+    for table in (made_up(dict.fromkeys(CELLS, 20)), made_up({"main": 1}, seeds=1)):
+        figure = reach.figures(table)["reach"]
+        figure.savefig(io.BytesIO(), format="png", dpi=50)
+        labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+        assert labels == [CELLS[part] for part in CELLS if (table["part"] == part).any()]
+    shares = reach.figures(made_up({"main": 24}))["reach"].axes[0].lines[0].get_xdata()
+    assert list(np.asarray(shares)) == [0.75]
