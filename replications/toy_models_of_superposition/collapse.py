@@ -1,0 +1,249 @@
+"""The collapse of correlated pairs along density: estimates and the figures.
+
+The table has one row per trained network, with its density p (the probability that a pair is on) and the
+columns of `correlated_features_model.PairedModel.metrics`. A pair has collapsed when its two features, both
+learned, lie less than 30 degrees apart. Of each group of seeds the best network is the one with the lowest
+population loss.
+Source: Elhage et al. 2022, arXiv 2209.10652, "Correlated or anticorrelated feature directions".
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from numpy.typing import NDArray
+
+from common.style import BLUE, GREY, INK, NORMAL, ORANGE, RED, SMALL, short
+from replications.toy_models_of_superposition import plane
+from replications.toy_models_of_superposition.plane import Array
+
+PUBLISHED = {
+    "none": (0.0, 0.05),
+    "one": (0.05, 0.15),
+    "two": (0.15, 0.2),
+    "three": (0.25, 0.5),
+    "pca": (0.5, 1.0),
+}
+"""The published ranges of density, all "approximately", by how many pairs have collapsed."""
+
+RANGES = {
+    "none": (0.0, 0.025), "one": (0.075, 0.125), "two": (0.175, 0.175), "three": (0.275, 0.475),
+    "pca": (0.525, 0.975),
+}  # fmt: skip
+"""The same, half a printed step of .05 inside their ends. At p = 1 the features of a pair are independent."""
+
+NUMBER = {"none": 0, "one": 1, "two": 2, "three": 3}
+MERGED = 2 * plane.OFF
+GROUP = 64
+SHARES = ("0.93", (0.75, 0.83, 0.93), (0.45, 0.62, 0.84), BLUE)
+
+
+class Networks(NamedTuple):
+    """Some networks: arrays of their densities, seeds, population losses, and weights (networks, 2, 6)."""
+
+    density: Array
+    seed: NDArray[np.intp]
+    loss: Array
+    weight: Array
+
+    def number(self) -> NDArray[np.intp]:
+        """How many pairs have collapsed; -1 where a feature is not learned."""
+        known = plane.learned(self.weight).all(axis=1)
+        return np.where(known, plane.collapsed(self.weight).sum(axis=1), -1)
+
+    def best(self, group: int) -> "Networks":
+        """The best of each density and group of seeds."""
+        of_group = self.seed // group
+        order = np.lexsort((self.loss, of_group, self.density))
+        change = (np.diff(self.density[order]) != 0) | (np.diff(of_group[order]) != 0)
+        first = order[np.flatnonzero(np.r_[True, change])]
+        return Networks(self.density[first], self.seed[first], self.loss[first], self.weight[first])
+
+
+def networks(table: pd.DataFrame, low: float = 0.0, high: float = 1.0) -> Networks:
+    """The networks at densities from `low` to `high`.
+
+    Raises:
+        ValueError: if there are none, or one has diverged; here and in all functions of the table.
+    """
+    density = table["density"].to_numpy(dtype=float)
+    rows = (density >= low * (1 - 1e-6)) & (density <= high * (1 + 1e-6))
+    if not rows.any():
+        raise ValueError(f"no network at densities from {low:g} to {high:g}")
+    loss = table["population_loss"].to_numpy(dtype=float)[rows]
+    if not np.isfinite(loss).all():
+        raise ValueError(f"a network at densities from {low:g} to {high:g} has diverged")
+    return Networks(density[rows], table["seed"].to_numpy()[rows], loss, plane.weights(table, rows, 2, 6))
+
+
+def _within(table: pd.DataFrame, name: str) -> Networks:
+    if name not in RANGES:
+        raise ValueError(f"range: expected one of {', '.join(RANGES)}, got {name!r}")
+    return networks(table, *RANGES[name])
+
+
+def _as_published(found: Networks, name: str) -> "pd.Series[bool]":
+    fits = found.number() == NUMBER[name]
+    if name == "none":
+        fits &= plane.hexagon(found.weight) & plane.side_by_side(found.weight)
+    return pd.Series(fits)
+
+
+def best(table: pd.DataFrame, within: str, group: int = GROUP) -> "pd.Series[bool]":
+    """Whether so many pairs have collapsed as published, for the best of each density and group of seeds.
+
+    Where that is none, the network must be a hexagon with the features of each pair side by side.
+
+    Args:
+        table: the instances
+        within: one of `NUMBER`, whose range of densities is meant
+        group: seeds in a group
+    """
+    return _as_published(_within(table, within).best(group), within)
+
+
+def most(table: pd.DataFrame, within: str) -> "pd.Series[bool]":
+    """The same of all networks."""
+    return _as_published(_within(table, within), within)
+
+
+def merged(table: pd.DataFrame, group: int = GROUP) -> "pd.Series[bool]":
+    """Whether the features of each collapsed pair are less than 12 degrees apart, so as good as one.
+
+    Of the best networks from p = .05 to .5.
+
+    Args:
+        table: the instances
+        group: seeds in a group
+    """
+    weight = networks(table, 0.05, 0.5).best(group).weight
+    return pd.Series(plane.within(weight)[plane.collapsed(weight)] < MERGED)
+
+
+def boundary(table: pd.DataFrame, number: float) -> float:
+    """The lowest density at which the mean number of collapsed pairs, over all networks, passes `number`.
+
+    Linear between neighbouring densities.
+
+    Raises:
+        ValueError: if it is higher from the start, or never so high.
+    """
+    found = networks(table)
+    counts = np.clip(found.number(), 0, None)
+    densities = np.unique(found.density)
+    mean = np.array([counts[found.density == p].mean() for p in densities])
+    above = np.flatnonzero(mean >= number)
+    if not len(above) or above[0] == 0:
+        raise ValueError(f"the mean number of collapsed pairs does not pass {number:g}")
+    i = above[0]
+    share = (number - mean[i - 1]) / (mean[i] - mean[i - 1])
+    return float(densities[i - 1] + share * (densities[i] - densities[i - 1]))
+
+
+def pca_distance(weight: Array) -> Array:
+    """How far W^T W is from the nearest solution of principal component analysis, (networks,).
+
+    The three sums of pairs have equal variances, above all others, so each plane P in their span is a
+    solution: the Frobenius norm of W^T W - P over that of P.
+
+    Args:
+        weight: (networks, 2, 6)
+    """
+    sums = np.kron(np.eye(3), np.full((2, 1), 0.5**0.5))
+    _, _, right = np.linalg.svd(weight @ sums, full_matrices=False)
+    axes = right @ sums.T
+    difference = np.swapaxes(weight, 1, 2) @ weight - np.swapaxes(axes, 1, 2) @ axes
+    return np.asarray(np.linalg.norm(difference, axis=(1, 2)) / 2**0.5)
+
+
+def pca_gain(table: pd.DataFrame, group: int = GROUP) -> float:
+    """By how much the best networks from p = .5 on are nearer to PCA than those of the nearest other range.
+
+    Args:
+        table: the instances
+        group: seeds in a group
+    """
+    distance = {name: pca_distance(_within(table, name).best(group).weight).mean() for name in RANGES}
+    return float(min(distance[name] for name in NUMBER) - distance["pca"])
+
+
+# --- figures
+
+
+def figures(table: pd.DataFrame) -> dict[str, Figure]:
+    """The number of collapsed pairs along density, and the best network of each range."""
+    return {"collapse": _strip(table), "best_networks": _best_networks(table)}
+
+
+def _strip(table: pd.DataFrame) -> Figure:
+    found = networks(table)
+    densities = np.unique(found.density)
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1, 1])
+    numbers = found.number()
+    shares = np.array(
+        [[(numbers[found.density == p] == k).mean() for k in (0, 1, 2, 3, -1)] for p in densities]
+    )
+    labels = ("none", "one", "two", "three pairs", "a feature is not learned")
+    upper.stackplot(densities, shares.T, colors=(*SHARES, GREY), labels=labels, linewidth=0)
+    upper.set_ylim(0, 1)
+    upper.set_ylabel("Share of all networks", fontsize=NORMAL)
+    upper.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5, frameon=False, fontsize=SMALL, handlelength=1.2
+    )
+    best_ones = found.best(GROUP)
+    for name, (low, high) in PUBLISHED.items():
+        if name in NUMBER:
+            _band(lower, max(low, densities[0]), high, NUMBER[name])
+    lower.axvspan(0.5, 1, color=ORANGE, alpha=0.15, linewidth=0)
+    lower.text(0.71, 0.1, "published:\nPCA-like", ha="center", fontsize=SMALL, color=INK)
+    counts = np.clip(best_ones.number(), 0, None)
+    mean = [counts[best_ones.density == p].mean() for p in densities]
+    lower.plot(
+        densities, mean, "-", color=RED, linewidth=1.2, label=f"best of {GROUP} networks, mean of groups"
+    )
+    places, sizes = np.unique(np.stack([best_ones.density, counts]), axis=1, return_counts=True)
+    lower.scatter(*places, s=30 * sizes / sizes.max(), color=RED, linewidth=0, zorder=3)
+    lower.plot([], [], color=ORANGE, alpha=0.4, linewidth=6, label="published, approximately")
+    lower.set_ylim(-0.3, 3.3)
+    lower.set_yticks(range(4))
+    lower.set_ylabel("Collapsed pairs", fontsize=NORMAL)
+    lower.legend(loc="upper left", frameon=False, fontsize=SMALL)
+    lower.set_xscale("log")
+    lower.set_xlim(densities[0], 1)
+    lower.xaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1]))
+    lower.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
+    lower.xaxis.set_minor_formatter(NullFormatter())
+    lower.set_xlabel("Probability that a pair is on, p", fontsize=NORMAL)
+    for axes in (upper, lower):
+        axes.tick_params(labelsize=SMALL)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _band(axes: Axes, low: float, high: float, number: int) -> None:
+    axes.fill_between([low, high], number - 0.25, number + 0.25, color=ORANGE, alpha=0.35, linewidth=0)
+
+
+def _best_networks(table: pd.DataFrame) -> Figure:
+    """The best network of the first groups of seeds at one density of each range."""
+    shown = {"none": 0.025, "one": 0.1, "two": 0.175, "three": 0.375, "pca": 0.7}
+    titles = {"none": "hexagon", "one": "one collapsed", "two": "two", "three": "three", "pca": "PCA-like"}
+    present = set(np.round(table["density"].unique(), 6))
+    columns = [name for name, density in shown.items() if density in present]
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    if not columns:
+        return figure
+    chosen = [networks(table, shown[name], shown[name]).best(GROUP) for name in columns]
+    n_rows = min(3, max(len(one.weight) for one in chosen))
+    grid = figure.subplots(n_rows, len(columns), squeeze=False)
+    for column, name, found in zip(grid.T, columns, chosen, strict=True):
+        for row, axes in enumerate(column):
+            axes.set_axis_off()
+            if row < len(found.weight):
+                title = f"p = {short(shown[name])}, published:\n{titles[name]}" if row == 0 else ""
+                plane.draw(axes, found.weight[row], title)
+    return figure

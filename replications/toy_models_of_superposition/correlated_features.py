@@ -1,0 +1,296 @@
+"""How networks embed correlated and anticorrelated features: estimates and the figures.
+
+The table has one row per trained network, with its part, density p (the probability that a set of features is
+on) and the columns of `correlated_features_model.PairedModel.metrics`. A part is named by the relation of a
+set's features and by how many features there are, with `five` for the smaller start. Features 0 and 1 are a
+pair, 2 and 3, and so on; of twenty features 0 to 9 are a set and 10 to 19 the other.
+
+All functions of the table take a part and a density, and raise ValueError if there is no such network.
+Source: Elhage et al. 2022, arXiv 2209.10652, "Correlated or anticorrelated feature directions".
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from numpy.typing import NDArray
+
+from common.claims import fraction_interval, jackknife
+from common.style import BLUE, GREY, INK, NORMAL, ORANGE, RED, SMALL, short
+from replications.toy_models_of_superposition import plane
+from replications.toy_models_of_superposition.plane import Array, Flags
+
+OWN_PAIRING = {"correlated": (1, 2), "anticorrelated": (0,)}
+"""Which of `plane.PAIRINGS` is the published one, by relation."""
+
+SHOWN_SEEDS = 5
+JUDGED = {
+    "correlated_4": 0.1, "anticorrelated_4": 0.1, "correlated_6": 0.025, "independent_6": 0.025,
+    "correlated_20": 0.1,
+}  # fmt: skip
+TITLES = {
+    "correlated_4": "two correlated pairs:\northogonal",
+    "anticorrelated_4": "two anticorrelated pairs:\nantipodal",
+    "correlated_6": "three correlated pairs:\nside by side",
+    "independent_6": "six independent features",
+}
+
+
+def pairs(table: pd.DataFrame, part: str, density: float) -> "pd.Series[bool]":
+    """Whether correlated pairs have a right angle within, to 6 degrees, and antipodes in the other pair.
+
+    For each network; a feature's antipode is the feature at the largest angle.
+    """
+    weight = _weights(table, part, density)
+    right = (np.abs(plane.within(weight) - 90) <= plane.OFF) & _learned_pairs(weight)
+    antipode = plane.angles(weight).argmax(axis=2)
+    own = np.arange(weight.shape[2]) // 2
+    return pd.Series(right.all(axis=1) & (antipode // 2 != own).all(axis=1))
+
+
+def square(table: pd.DataFrame, part: str, density: float) -> "pd.Series[bool]":
+    """Whether each network of four features is a square in the published way, each angle to 6 degrees.
+
+    For correlated pairs: right angles within them, each feature's antipode in the other pair; for
+    anticorrelated pairs: each is antipodal, the other orthogonal to it.
+    """
+    return pd.Series(np.isin(_square(table, part, density), OWN_PAIRING[_relation(part)]))
+
+
+def pairing(table: pd.DataFrame, part: str, density: float) -> "pd.Series[bool]":
+    """Whether the antipodes are those published, for each network that is a square of any pairing."""
+    found = _square(table, part, density)
+    return pd.Series(np.isin(found[found >= 0], OWN_PAIRING[_relation(part)]))
+
+
+def _square(table: pd.DataFrame, part: str, density: float) -> NDArray[np.intp]:
+    return plane.square(_weights(table, part, density))
+
+
+def right_angles(table: pd.DataFrame, part: str, density: float) -> "pd.Series[bool]":
+    """Whether |cos| is below .1 within both of two correlated pairs, for each network."""
+    weight = _weights(table, part, density)
+    cosine = np.abs(np.cos(np.radians(plane.within(weight))))
+    return pd.Series(((cosine < 0.1) & _learned_pairs(weight)).all(axis=1))
+
+
+def merged(table: pd.DataFrame, part: str, density: float) -> "pd.Series[bool]":
+    """Whether cos is above .9 within each correlated pair, and both features are learned."""
+    return pd.Series(_merged(_weights(table, part, density)).ravel())
+
+
+def merged_norm(table: pd.DataFrame, part: str, density: float) -> float:
+    """The mean norm of the features of merged pairs.
+
+    Raises:
+        ValueError: if no pair is merged.
+    """
+    weight = _weights(table, part, density)
+    norms = np.linalg.norm(weight, axis=1).reshape(len(weight), -1, 2)[_merged(weight)]
+    if not norms.size:
+        raise ValueError(f"no pair is merged at density {density:g}")
+    return float(norms.mean())
+
+
+def _merged(weight: Array) -> Flags:
+    cosine = np.cos(np.radians(plane.within(weight)))
+    return np.asarray((cosine > 0.9) & _learned_pairs(weight))
+
+
+def _learned_pairs(weight: Array) -> Flags:
+    return np.asarray(plane.learned(weight).reshape(len(weight), -1, 2).all(axis=2))
+
+
+def hexagon(table: pd.DataFrame, part: str, density: float, degrees: float = 30.0) -> "pd.Series[bool]":
+    """Whether each network is a hexagon with the two features of each pair side by side.
+
+    Args:
+        table: the instances
+        part: one of six features; if they are independent, any order of them counts
+        density: probability that a pair is on
+        degrees: by how much the angle between neighbours may differ from 60
+    """
+    weight = _weights(table, part, density)
+    fits = plane.hexagon(weight, degrees)
+    return pd.Series(fits if _relation(part) == "independent" else fits & plane.side_by_side(weight))
+
+
+def side_by_side(table: pd.DataFrame, part: str, density: float) -> "pd.Series[bool]":
+    """Whether the features of each pair are side by side, for each network that is a hexagon."""
+    weight = _weights(table, part, density)
+    return pd.Series(plane.side_by_side(weight[plane.hexagon(weight)]))
+
+
+def best(table: pd.DataFrame, part: str, density: float, group: int) -> "pd.Series[bool]":
+    """Whether the network of the lowest population loss is as published, for each group of seeds.
+
+    Args:
+        table: the instances
+        part: one of four features, judged as in `square`, or of six, judged as in `hexagon`
+        density: probability that a pair is on
+        group: seeds in a group
+    """
+    rows = plane.at(table, part, density)
+    as_published = (hexagon if _n_features(part) == 6 else square)(table, part, density)
+    of_group = table["seed"].to_numpy()[rows] // group
+    order = np.lexsort((table["population_loss"].to_numpy()[rows], of_group))
+    return as_published.iloc[order[np.unique(of_group[order], return_index=True)[1]]]
+
+
+def near_orthogonal_sets(table: pd.DataFrame, part: str, density: float) -> "pd.Series[bool]":
+    """Whether the cosines inside the sets are at most the sine of 6 degrees, rms of each network."""
+    cosine = table["cosine_in_sets"].to_numpy()[plane.at(table, part, density)]
+    return pd.Series(cosine <= np.sin(np.radians(plane.OFF)))
+
+
+def in_sets(table: pd.DataFrame, part: str, density: float) -> float:
+    """That root mean square, mean of the networks."""
+    return float(table["cosine_in_sets"].to_numpy()[plane.at(table, part, density)].mean())
+
+
+def between_sets(table: pd.DataFrame, part: str, density: float) -> float:
+    """Of the squared entries of W^T W off its diagonal the share between the sets, mean of the networks."""
+    return float(table["share_between_sets"].to_numpy()[plane.at(table, part, density)].mean())
+
+
+def _relation(part: str) -> str:
+    return part.split("_")[0]
+
+
+def _n_features(part: str) -> int:
+    return int(part.split("_")[1])
+
+
+def _weights(table: pd.DataFrame, part: str, density: float, seed: int | None = None) -> Array:
+    rows = plane.at(table, part, density)
+    if seed is not None:
+        rows = rows & (table["seed"] == seed).to_numpy()
+    n_features = _n_features(part)
+    return plane.weights(table, rows, 10 if n_features == 20 else 2, n_features)
+
+
+# --- figures
+
+
+def figures(table: pd.DataFrame) -> dict[str, Figure]:
+    """The first networks of each part, the blocks of W^T W, and the outcomes over the range of densities."""
+    drawn = {"networks": _networks(table), "densities": _densities(table)}
+    if (table["part"] == "correlated_20").any():
+        drawn["blocks"] = _blocks(table)
+    return drawn
+
+
+def _networks(table: pd.DataFrame) -> Figure:
+    """The networks of the first seeds at the densities judged, one row for each part."""
+    parts = [part for part in TITLES if (table["part"] == part).any()]
+    seeds = sorted(table["seed"].unique())[:SHOWN_SEEDS]
+    figure = Figure(figsize=(1.3 * SHOWN_SEEDS + 1.7, 1.25 * len(parts) + 0.1), layout="constrained")
+    if not parts:
+        return figure
+    grid = figure.subplots(len(parts), 1 + SHOWN_SEEDS, squeeze=False, width_ratios=[1.4] + [1] * SHOWN_SEEDS)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, part in zip(grid, parts, strict=True):
+        density = JUDGED[part]
+        row[0].text(0, 0.5, f"{TITLES[part]}\np = {short(density)}", va="center", fontsize=NORMAL)
+        for axes, seed in zip(row[1:], seeds, strict=False):
+            plane.draw(axes, _weights(table, part, density, seed)[0], paired=part != "independent_6")
+    return figure
+
+
+def _blocks(table: pd.DataFrame) -> Figure:
+    """W^T W of the first seeds with two correlated sets of ten features, at each density."""
+    part = "correlated_20"
+    seeds = sorted(table["seed"].unique())[:SHOWN_SEEDS]
+    densities = np.unique(table.loc[table["part"] == part, "density"])
+    figure = Figure(figsize=(1.4 * SHOWN_SEEDS + 0.9, 1.45 * len(densities) + 0.1), layout="constrained")
+    grid = figure.subplots(len(densities), SHOWN_SEEDS, squeeze=False)
+    for row, density in zip(grid, densities, strict=True):
+        row[0].set_ylabel(f"p = {short(density)}", fontsize=NORMAL)
+        for axes, seed in zip(row, seeds, strict=False):
+            weight = _weights(table, part, density, seed)[0]
+            image = axes.imshow(weight.T @ weight, cmap="RdBu_r", vmin=-1, vmax=1)
+            axes.axhline(9.5, color=INK, linewidth=0.5)
+            axes.axvline(9.5, color=INK, linewidth=0.5)
+        for axes in row:
+            axes.set_xticks([])
+            axes.set_yticks([])
+    bar = figure.colorbar(image, ax=grid, fraction=0.02, pad=0.01)
+    bar.set_label("WᵀW, two sets of ten features", fontsize=SMALL)
+    bar.ax.tick_params(labelsize=SMALL)
+    return figure
+
+
+def _densities(table: pd.DataFrame) -> Figure:
+    """What the networks are at each density, with the smaller start dashed."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    four, six, twenty = figure.subplots(1, 3)
+    _line(four, table, "correlated_4", BLUE, "correlated: right angle in each pair", pairs)
+    _line(four, table, "correlated_4", ORANGE, "correlated: merged (share of pairs)", merged)
+    _line(four, table, "anticorrelated_4", RED, "anticorrelated: each pair antipodal", square)
+    _line(six, table, "correlated_6", BLUE, "correlated: hexagon, pairs side by side", hexagon)
+    _line(six, table, "independent_6", GREY, "independent: hexagon of any order", hexagon)
+    _line(twenty, table, "correlated_20", BLUE, "interference between the sets, share", between_sets)
+    _line(twenty, table, "correlated_20", RED, "cosine inside a set, rms", in_sets)
+    twenty.axhline(200 / 380, color=BLUE, linewidth=0.8, linestyle=":", label="share by chance")
+    twenty.axhline(np.sin(np.radians(plane.OFF)), color=RED, linewidth=0.8, linestyle=":", label="6° off")
+    titles = ("Two pairs in two dimensions", "Six features in two dimensions", "Two sets of ten in ten")
+    for axes, title, judged in zip((four, six, twenty), titles, (0.1, 0.025, 0.1), strict=True):
+        axes.axvline(judged, color=INK, linewidth=0.8, label="judged")
+        axes.set_xscale("log")
+        axes.set_xlim(0.008, 1.2)
+        axes.xaxis.set_major_locator(FixedLocator([0.01, 0.03, 0.1, 0.3, 1]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylim(-0.04, 1.04)
+        axes.set_title(title, fontsize=NORMAL)
+        axes.set_xlabel("Probability that a set is on, p", fontsize=NORMAL)
+        axes.tick_params(labelsize=SMALL)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), frameon=False, fontsize=SMALL)
+    four.set_ylabel("Share of networks (95 % interval)", fontsize=NORMAL)
+    return figure
+
+
+def _line(
+    axes: Axes,
+    table: pd.DataFrame,
+    part: str,
+    colour: object,
+    label: str,
+    estimate: Callable[[pd.DataFrame, str, float], "pd.Series[bool] | float"],
+) -> None:
+    """Draw an estimate against the densities of a part, and of the smaller start, if the table has them."""
+    for of, style in ((part, "o-"), (f"{part}_five", "o--")):
+        rows = table[table["part"] == of]
+        if rows.empty:
+            continue
+        densities = np.unique(rows["density"])
+        value, low, high = np.array([_interval(rows, of, density, estimate) for density in densities]).T
+        filled = "none" if of != part else None
+        axes.errorbar(
+            densities, value, [value - low, high - value], fmt=style, markersize=4, linewidth=1, color=colour,
+            elinewidth=1.2, markerfacecolor=filled, label=label if of == part else "",
+        )  # fmt: skip
+
+
+def _interval(
+    table: pd.DataFrame,
+    part: str,
+    density: float,
+    estimate: Callable[[pd.DataFrame, str, float], "pd.Series[bool] | float"],
+) -> tuple[float, float, float]:
+    """An estimate with its 95 % interval, of no length for a single seed."""
+    seeds = table["seed"].unique()
+    result = estimate(table, part, density)
+    value, samples = float(np.mean(result)), []
+    for seed in seeds if len(seeds) > 1 else []:
+        samples.append(float(np.mean(estimate(table[table["seed"] != seed], part, density))))
+    if isinstance(result, float):
+        low, high = jackknife(value, samples)
+    else:
+        low, high = fraction_interval(value, len(result), samples)
+    return (value, low, high) if np.isfinite([low, high]).all() else (value, value, value)
