@@ -1,0 +1,324 @@
+"""Exact statements on how many features fit in few dimensions: theory, estimates and the figure.
+
+The table has one row per statement, size and seed, with the columns of `ExactStatement.metrics`; those of
+other statements are NaN. Functions without `table` are exact: they need no samples.
+Source: Chan 2024; bounds on packings by Rankin 1955, as derived in `least_largest_product`.
+"""
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.stats import binom, chi2
+
+from common.claims import jackknife, wilson
+from common.style import BLUE, GREY, INK, NORMAL, ORANGE, RED, SMALL
+from replications.polysemanticity_definitions.exact_statements_model import (
+    EPSILON,
+    N_PAIRS,
+    N_POINTS,
+    TAIL_FROM,
+    bits_of,
+    extract_bits,
+    frame,
+    largest_product,
+    recovery_error,
+)
+
+Array = NDArray[np.float64]
+Regime = Literal["negative", "zero", "positive"]
+
+ATTAINED_WITHIN = 1e-4
+ROUNDING = 1e-9
+RECOVERED_WITHIN = 1e-12
+
+
+# --- features with zero interference
+
+
+def frame_error(largest_n: int) -> float:
+    """The largest error of ReLU(V V^T x) over one-hot x, features +-e_i, 1 to `largest_n` dimensions."""
+    return max(recovery_error(frame(n)) for n in range(1, largest_n + 1))
+
+
+def recovered(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each turned frame gives back all one-hot x."""
+    return _of(table, "frame")["recovery_error"] < RECOVERED_WITHIN
+
+
+# --- nearly orthogonal directions
+
+
+def tail(n: int, epsilon: Array | float) -> Array:
+    """The probability that two random corners have a product of at least each epsilon > 0 in size.
+
+    The signs of n products agree or not with probability 1/2 each: u.v = 1 - 2 H / n, H binomial.
+    """
+    return np.asarray(2 * binom.cdf(np.floor(n * (1 - np.asarray(epsilon)) / 2 + ROUNDING), n, 0.5))
+
+
+def tail_bound(n: int, epsilon: Array | float) -> Array:
+    """Hoeffding's bound of `tail`."""
+    return np.asarray(2 * np.exp(-(np.asarray(epsilon) ** 2) * n / 2))
+
+
+def tail_over_bound(largest_n: int) -> float:
+    """The largest ratio of `tail` to its bound, up to `largest_n` dimensions and at all values above 0."""
+    largest = 0.0
+    for n in range(1, largest_n + 1):
+        products = np.arange(2 - n % 2, n + 1, 2) / n
+        largest = max(largest, float((tail(n, products) / tail_bound(n, products)).max()))
+    return largest
+
+
+def many(n: int) -> float:
+    """How many nearly orthogonal vectors there are with high probability: exp(epsilon^2 n / 4)."""
+    return float(np.exp(EPSILON**2 * n / 4))
+
+
+def union_bound(n: int) -> float:
+    """At most how likely it is that of so many corners two are not nearly orthogonal: pairs times `tail`."""
+    count = np.ceil(many(n))
+    return float(count * (count - 1) / 2 * tail(n, EPSILON))
+
+
+def all_nearly_orthogonal(table: pd.DataFrame, n: int) -> "pd.Series[bool]":
+    """Whether the first exp(epsilon^2 n / 4) corners of each seed are nearly orthogonal, all of them."""
+    return pd.Series(_of(table, "corners", n)["log_vectors"].to_numpy() >= np.log(many(n)))
+
+
+def growth(table: pd.DataFrame) -> float:
+    """By how much the mean log number of corners before a large product grows per dimension: a line's slope.
+
+    Raises:
+        ValueError: with fewer than two numbers of dimensions.
+    """
+    mean = _of(table, "corners").groupby("n")["log_vectors"].mean()
+    if len(mean) < 2:
+        raise ValueError("n: a slope needs two numbers of dimensions")
+    return float(np.polyfit(mean.index.to_numpy(float), mean.to_numpy(), 1)[0])
+
+
+def mean_log_vectors(n: int) -> float:
+    """The mean log number of corners before the first large product, for many dimensions.
+
+    Of k corners k^2 / 2 pairs are large with probability q each, nearly independently: k^2 q / 2 at the first
+    is exponential with mean 1, and the mean of its logarithm is -gamma.
+    """
+    return float((np.log(2 / tail(n, EPSILON)) - np.euler_gamma) / 2)
+
+
+def tail_fit(table: pd.DataFrame, n: int) -> float:
+    """The p-value of all counts of products by size being those of the exact tail: a chi-squared test."""
+    counts, pairs = large_pairs(table, n)
+    probability = np.concatenate([[1.0], tail(n, np.array(TAIL_FROM)), [0.0]])
+    observed = -np.diff([pairs, *counts, 0])
+    expected = -np.diff(probability) * pairs
+    return float(chi2.sf(((observed - expected) ** 2 / expected).sum(), len(expected) - 1))
+
+
+def large_pairs(table: pd.DataFrame, n: int) -> tuple[NDArray[np.int64], int]:
+    """How many pairs of corners have a product of at least each of `TAIL_FROM` in size, and of how many."""
+    rows = _of(table, "corners", n)
+    counts = rows[[f"large_pairs_{i}" for i in range(len(TAIL_FROM))]].sum().to_numpy()
+    return counts.round().astype(np.int64), len(rows) * N_PAIRS
+
+
+# --- how many vectors have products below a threshold
+
+
+def least_largest_product(n: int, count: int) -> float:
+    """A lower bound of the largest product of `count` unit vectors in n dimensions; attained up to 2n.
+
+    With s = |sum v|^2 >= 0 and f = sum over all pairs, both orders and itself, of (v.w)^2 >= count^2 / n:
+    if products are at most t <= 0, then 0 <= s <= count + count (count - 1) t. If they are at most t >= 0,
+    then (v.w - t)(v.w + 1) <= 0 for different ones, so f + (1 - t) s - t count^2 <= 2 count (1 - t).
+    """
+    if count <= n + 1:
+        return -1 / (count - 1)
+    return max(0.0, (count - 2 * n) / (n * (count - 2)))
+
+
+def simplex_error(largest_n: int) -> float:
+    """The largest deviation from -1/n of a product of the n + 1 vectors of a simplex, n up to `largest_n`.
+
+    They are the n + 1 unit vectors of one dimension more, less their mean, at length 1.
+    """
+    error = 0.0
+    for n in range(1, largest_n + 1):
+        vectors = np.eye(n + 1) - 1 / (n + 1)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        products = vectors @ vectors.T + np.eye(n + 1) * (-1 / n - 1)
+        error = max(error, float(np.abs(products + 1 / n).max()))
+    return error
+
+
+def frame_largest_product(largest_n: int) -> float:
+    """The largest product of two of the 2n vectors +-e_i, n from 1 to `largest_n`."""
+    return max(largest_product(frame(n)) for n in range(2, largest_n + 1))
+
+
+def attained(table: pd.DataFrame, regime: Regime) -> "pd.Series[bool]":
+    """Whether each search ends at `least_largest_product`, of those where that is of this sign."""
+    rows, least = _packings(table, regime)
+    return (rows["largest_product"] - least).abs() < ATTAINED_WITHIN
+
+
+def not_passed(table: pd.DataFrame, regime: Regime) -> "pd.Series[bool]":
+    """Whether each search stays above `least_largest_product`, of those where that is of this sign."""
+    rows, least = _packings(table, regime)
+    return rows["largest_product"] - least > -ROUNDING
+
+
+def _packings(table: pd.DataFrame, regime: Regime) -> tuple[pd.DataFrame, Array]:
+    rows = _of(table, "packing")
+    sizes = list(zip(rows["n"].tolist(), rows["n_vectors"].tolist(), strict=True))
+    bound = {size: least_largest_product(int(size[0]), int(size[1])) for size in set(sizes)}
+    least = np.array([bound[size] for size in sizes])
+    chosen = np.sign(least) == {"negative": -1, "zero": 0, "positive": 1}[regime]
+    return rows[chosen], least[chosen]
+
+
+# --- bit extraction
+
+
+def wrong_points(most_bits: int, offset: float = 0.0) -> float:
+    """How many of all points k 2^-r, r from 1 to `most_bits`, have a wrong bit.
+
+    Args:
+        most_bits: the largest r
+        offset: added to each k
+    """
+    wrong = 0
+    for r in range(1, most_bits + 1):
+        points = np.arange(2**r)
+        bits = extract_bits((points + offset) / 2.0**r, r)
+        wrong += int((bits != bits_of(points, r)).any(axis=1).sum())
+    return float(wrong)
+
+
+def right(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each random point has all its bits right."""
+    rows = _of(table, "bits")
+    right_points = rows["right_points"].to_numpy()
+    return pd.Series((np.arange(N_POINTS) < right_points[:, None]).ravel())
+
+
+def _of(table: pd.DataFrame, statement: str, n: int | None = None) -> pd.DataFrame:
+    rows = table[(table["statement"] == statement) & (True if n is None else table["n"] == n)]
+    if rows.empty:
+        raise ValueError(f"n: no {statement} with n = {n}" if n else f"statement: no {statement}")
+    return rows
+
+
+# --- the figure
+
+
+def figures(table: pd.DataFrame) -> dict[str, Figure]:
+    """The tail, the number of nearly orthogonal corners, the packings, and the first bit."""
+    figure = Figure(figsize=(7.4, 6.4), layout="constrained")
+    panels = figure.subplots(2, 2)
+    statements = set(table["statement"])
+    if "corners" in statements:
+        _draw_tail(panels[0, 0], table)
+        _draw_many(panels[0, 1], table)
+    if "packing" in statements:
+        _draw_packings(panels[1, 0], table)
+    _draw_first_bit(panels[1, 1], 4)
+    for axes in panels.flat:
+        axes.tick_params(which="both", labelsize=SMALL, colors=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=SMALL, handlelength=1.6)
+    return {"exact_statements": figure}
+
+
+def _draw_tail(axes: Axes, table: pd.DataFrame) -> None:
+    """Samples, the exact tail and its bound, for each number of dimensions."""
+    line = np.linspace(0, 0.62, 200)
+    dimensions = sorted(_of(table, "corners")["n"].unique())
+    shown = [dimensions[0], dimensions[-1]] if len(dimensions) > 1 else dimensions
+    for n, colour in zip(shown, (BLUE, RED), strict=False):
+        axes.plot(line, np.minimum(1, tail_bound(n, line)), color=colour, linewidth=0.9, linestyle="--")
+        steps = np.arange(2 - n % 2, 0.62 * n, 2) / n
+        axes.plot(steps, tail(n, steps), color=colour, linewidth=1.2, label=f"n = {n}, exact")
+        counts, pairs = large_pairs(table, n)
+        share = counts / pairs
+        low, high = np.array([wilson(s, pairs, 1.96) for s in share]).T
+        seen = counts > 0
+        axes.errorbar(
+            np.array(TAIL_FROM)[seen], share[seen], [(share - low)[seen], (high - share)[seen]], fmt="o",
+            color=colour, markersize=4, elinewidth=1,
+        )  # fmt: skip
+    axes.plot([], [], color=GREY, linewidth=0.9, linestyle="--", label="bound 2 exp(-ε²n/2)")
+    axes.plot([], [], "o", color=GREY, markersize=4, label="samples, 95 % interval")
+    axes.set(yscale="log", ylim=(1e-7, 2))
+    axes.set_xlabel("ε", fontsize=NORMAL, color=INK)
+    axes.set_ylabel("P(|u·v| ≥ ε) of random corners", fontsize=NORMAL, color=INK)
+
+
+def _draw_many(axes: Axes, table: pd.DataFrame) -> None:
+    """How many corners there are before the first large product, against exp(epsilon^2 n / 4)."""
+    rows = _of(table, "corners")
+    line = np.arange(rows["n"].min() - 8, rows["n"].max() + 9)
+    dimensions = np.sort(rows["n"].unique())
+    shift = np.random.default_rng(0).uniform(-2, 2, len(rows))
+    axes.plot(
+        rows["n"] + shift,
+        np.exp(rows["log_vectors"]),
+        ".",
+        color=BLUE,
+        alpha=0.35,
+        markersize=4,
+        label="one seed",
+    )
+    for n, at in rows.groupby("n"):
+        value = float(at["log_vectors"].mean())
+        samples = [
+            float(at.loc[at["seed"] != s, "log_vectors"].mean()) for s in at["seed"].unique() if len(at) > 1
+        ]
+        low, high = jackknife(value, samples)
+        ends = np.exp([low, high]) if np.isfinite(low) else np.exp([value, value])
+        axes.errorbar(
+            float(str(n)), np.exp(value), [[np.exp(value) - ends[0]], [ends[1] - np.exp(value)]], fmt="o",
+            color=INK, markersize=4, capsize=2,
+            label="geometric mean, 95 % interval" if n == rows["n"].max() else None,
+        )  # fmt: skip
+    axes.plot(
+        dimensions, [np.exp(mean_log_vectors(n)) for n in dimensions], color=BLUE, linewidth=1,
+        label="from the exact tail",
+    )  # fmt: skip
+    axes.plot(line, [many(n) for n in line], "--", color=RED, linewidth=1, label="exp(ε²n/4)")
+    axes.set_yscale("log")
+    axes.set_xlabel("Dimensions, n", fontsize=NORMAL, color=INK)
+    axes.set_ylabel(f"Corners before one with |u·v| ≥ {EPSILON}", fontsize=NORMAL, color=INK)
+
+
+def _draw_packings(axes: Axes, table: pd.DataFrame) -> None:
+    """The largest product that each search ended with, against the number of vectors, and the bound."""
+    rows = _of(table, "packing")
+    for n, colour in zip(sorted(rows["n"].unique()), (BLUE, ORANGE, RED), strict=False):
+        at = rows[rows["n"] == n]
+        counts = np.arange(2, at["n_vectors"].max() + 1)
+        axes.plot(at["n_vectors"], at["largest_product"], "o", color=colour, markersize=4, alpha=0.5)
+        axes.plot(
+            counts, [least_largest_product(n, int(c)) for c in counts], color=colour, linewidth=1,
+            label=f"n = {n}",
+        )  # fmt: skip
+    axes.plot([], [], "o", color=GREY, markersize=4, label="searches")
+    axes.plot([], [], color=GREY, linewidth=1, label="least possible; beyond 2n a bound")
+    axes.axhline(0, color=GREY, linewidth=0.6)
+    axes.set_xlabel("Number of unit vectors", fontsize=NORMAL, color=INK)
+    axes.set_ylabel("Largest product of two", fontsize=NORMAL, color=INK)
+
+
+def _draw_first_bit(axes: Axes, n_bits: int) -> None:
+    """The first bit by ReLUs, on the grid and between."""
+    x = np.linspace(0, 1, 801)[:-1]
+    grid = np.arange(2**n_bits) / 2**n_bits
+    axes.plot(x, extract_bits(x, n_bits)[:, 0], color=BLUE, linewidth=1.2, label="first bit by ReLUs")
+    axes.plot(grid, extract_bits(grid, n_bits)[:, 0], "o", color=INK, markersize=4, label="multiples of 2⁻⁴")
+    axes.set_xlabel("x", fontsize=NORMAL, color=INK)
+    axes.set_ylabel("First of 4 bits", fontsize=NORMAL, color=INK)
