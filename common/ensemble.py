@@ -169,7 +169,10 @@ def _gradient(loss: Callable[..., Tensor], features: Features) -> Gradient:
         return losses.sum(), losses
 
     plain = torch.func.grad(total, has_aux=True)
-    compiled = torch.compile(plain, dynamic=False, fullgraph=True, options=_ONE_LOOP)
+    # by default the compiler gives up after 8 versions of this function, those of all models together
+    compiled = torch.compile(
+        plain, dynamic=False, fullgraph=True, options=_ONE_LOOP, isolate_recompiles=True, recompile_limit=256
+    )
     state = {"compiles": True}
     seen: set[tuple[int, int]] = set()
 

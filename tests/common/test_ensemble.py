@@ -1,6 +1,7 @@
 """Tests of common/ensemble.py: instances are independent, and the fast way is the plain way."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -167,3 +168,20 @@ def test_a_gpu_gives_the_same_gradients() -> None:
     torch.testing.assert_close(gpu_losses.cpu(), losses)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gpu_gradients[name].cpu(), gradient)
+
+
+def test_more_shapes_than_the_compiler_allows_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its code generator, which takes seconds for each."""
+    compile_function = torch.compile
+
+    def without_code(function: Any, options: Any, **arguments: Any) -> Any:
+        return compile_function(function, backend="eager", **arguments)
+
+    monkeypatch.setattr(torch, "compile", without_code)
+    ensemble._gradient.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for n_features in range(2, 8):
+            for n_hidden in range(1, min(n_features, 3) + 1):
+                step(ToyModel(Independent(n_features, 0.5, batch_size=4), [0, 1], n_hidden))
+    ensemble._gradient.cache_clear()
