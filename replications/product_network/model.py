@@ -95,13 +95,15 @@ class ProductNetwork(Ensemble):
     @staticmethod
     def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
         """See `Ensemble.loss`."""
-        # as one sum over the neurons: written out it runs a third faster and compiles half as long again
-        along_x, along_y = (weights["weight"][:, :, i, None] * x_i[:, None] for i, x_i in enumerate(x))
-        bias = (weights["bias"] * factors["bias"])[:, :, None]
-        hidden = weights["output"][:, :, None] * torch.relu(along_x + along_y + bias)
-        output = hidden.sum(dim=1) + weights["output_bias"] * factors["bias"]
-        target = torch.where(factors["product"] > 0, x[0] * x[1], x[0] + x[1])
-        return (target - output).square().mean(dim=1)
+        weight, output = weights["weight"].unsqueeze(-1), weights["output"].unsqueeze(-1)
+        bias = (weights["bias"] * factors["bias"]).unsqueeze(-1)
+        error = torch.where(factors["product"] > 0, x[0] * x[1], x[0] + x[1])
+        error = error - weights["output_bias"] * factors["bias"]
+        # the sum over the neurons is written out: the compiler makes one loop of it, and inputs only once
+        for k in range(weight.shape[1]):
+            hidden = torch.relu(weight[:, k, 0] * x[0] + weight[:, k, 1] * x[1] + bias[:, k])
+            error = error - output[:, k] * hidden
+        return error.square().mean(dim=1)
 
     def metrics(self) -> dict[str, Tensor]:
         """The population loss, how the neurons lie (see `neurons`), and with `keep_neurons` what they are."""

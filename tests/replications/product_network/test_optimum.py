@@ -113,9 +113,9 @@ def made_up(counts: Mapping[Cluster, int], **changed: Any) -> pd.DataFrame:
 
 
 AS_DERIVED: dict[Cluster, int] = {
-    "optimum": 184, "three_kinked": 543, "at_0.125": 41, "above_0.125": 31, "one_square": 221, "neither": 4,
+    "optimum": 46, "three_kinked": 136, "at_0.125": 10, "above_0.125": 8, "one_square": 55, "neither": 1,
 }  # fmt: skip
-"""1024 networks with the shares that were derived."""
+"""256 networks with the shares that were derived."""
 
 
 def test_estimates_on_a_made_up_table() -> None:
@@ -146,10 +146,14 @@ def test_estimates_on_a_made_up_table() -> None:
 
 def test_verdicts_on_a_made_up_table() -> None:
     outcomes = judged(made_up(AS_DERIVED))
-    lost = {name for name, outcome in outcomes.items() if outcome.verdict is not Verdict.REPRODUCED}
-    assert lost == {"never_beaten"}  # a thousand networks cannot show a thousandth
-    assert outcomes["never_beaten"].verdict is Verdict.INCONCLUSIVE
-    few: dict[Cluster, int] = {"optimum": 8, "three_kinked": 40, "above_0.125": 152, "one_square": 100}
+    assert all(outcome.verdict is not Verdict.NOT_REPRODUCED for outcome in outcomes.values())
+    # so few networks cannot show a share within three hundredths, nor .95 of the 46 at the optimum
+    undecided = {name for name, outcome in outcomes.items() if outcome.verdict is Verdict.INCONCLUSIVE}
+    assert undecided - {f"share_{cluster}" for cluster in CLUSTERS} == {
+        "never_beaten", "one_on_each_half_diagonal", "polysemantic_at_optimum", "aligned_5", "aligned_1",
+        "one_square",
+    }  # fmt: skip
+    few: dict[Cluster, int] = {"optimum": 8, "three_kinked": 30, "above_0.125": 62, "one_square": 60}
     other = judged(made_up(few, right_signs=2, odd_part=0.3))
     right = {"three_kinked", "one_square", "near_diagonal", "polysemantic"}
     assert not right & {name for name, outcome in other.items() if outcome.verdict is Verdict.NOT_REPRODUCED}
@@ -159,14 +163,17 @@ def test_verdicts_on_a_made_up_table() -> None:
 
 
 SMALL = {
-    "trainer.max_steps": 1500, "lr_scheduler.init_args.T_max": 1500, "optimizer.init_args.lr": 0.03,
-    "features.init_args.batch_size": 64, "seeds": 32,
+    "trainer.max_steps": 600, "lr_scheduler.init_args.T_max": 600, "optimizer.init_args.lr": 0.05,
+    "features.init_args.batch_size": 64, "seeds": 48,
 }  # fmt: skip
+
+
+SHORT = {"trainer.max_steps": 300, "lr_scheduler.init_args.T_max": 300, "seeds": 80}
 
 
 @pytest.mark.usefixtures("uncompiled")
 def test_trained_networks_find_the_optimum_and_controls_do_not() -> None:
-    """With a sixth of all networks at the optimum, one of 32 is in all but 3 of 1000 runs of other seeds."""
+    """An eighth of all networks is at the optimum: none of 48 in 2 of 1000 runs of other seeds."""
     table = trained(spec(changes=SMALL))
     assert optimum.cluster_share(table, "optimum") > 0
     assert (table["population_loss"] >= theory.best_loss() - ERROR).all()
@@ -175,7 +182,7 @@ def test_trained_networks_find_the_optimum_and_controls_do_not() -> None:
     held_out = np.abs(table["loss"] - table["population_loss"]) / table["population_loss"]
     assert held_out.max() < 0.2  # 6400 samples of a heavy-tailed error
     for control in ("sum", "one_axis"):
-        outcomes = judged(trained(spec(control=control, changes={**SMALL, "seeds": 128})))
+        outcomes = judged(trained(spec(control=control, changes={**SMALL, **SHORT})))
         for name in ("found", "aligned"):
             assert outcomes[name].verdict is Verdict.NOT_REPRODUCED
 

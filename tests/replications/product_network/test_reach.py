@@ -114,25 +114,25 @@ def test_estimates_on_a_made_up_table() -> None:
 
 
 def test_verdicts_on_a_made_up_table() -> None:
-    everywhere = judged(made_up(dict.fromkeys(CELLS, 31), seeds=150))
+    everywhere = judged(made_up(dict.fromkeys(CELLS, 31), seeds=130))
     lost = {name for name, outcome in everywhere.items() if outcome.verdict is not Verdict.REPRODUCED}
     assert lost == {f"aligned_{part}" for part in CELLS} | {"not_aligned_no_bias_4", "trained_angles"}
-    as_hoped = judged(made_up({**dict.fromkeys(CELLS, 149), **dict.fromkeys(NO_BIAS, 0)}, seeds=150))
+    as_hoped = judged(made_up({**dict.fromkeys(CELLS, 129), **dict.fromkeys(NO_BIAS, 0)}, seeds=130))
     lost = {name for name, outcome in as_hoped.items() if outcome.verdict is Verdict.NOT_REPRODUCED}
     assert lost == {f"aligned_{part}" for part in NO_BIAS}
-    alike = judged(made_up(dict.fromkeys(CELLS, 150), 150, {"laplace": 0.79}))
+    alike = judged(made_up(dict.fromkeys(CELLS, 12), 12, {"laplace": 0.79}))
     assert alike["kinks_differ"].verdict is Verdict.NOT_REPRODUCED
 
 
 SMALL = {
-    "trainer.max_steps": 1500, "lr_scheduler.init_args.T_max": 1500, "optimizer.init_args.lr": 0.03,
-    "features.init_args.batch_size": 64, "seeds": 32,
+    "trainer.max_steps": 600, "lr_scheduler.init_args.T_max": 600, "optimizer.init_args.lr": 0.05,
+    "features.init_args.batch_size": 64, "seeds": 48,
 }  # fmt: skip
 
 
 @pytest.mark.usefixtures("uncompiled")
 def test_trained_networks_with_and_without_biases() -> None:
-    """Small and fast. As in the full sweep biases decide; no network without them is aligned."""
+    """Biases decide. An eighth of those with them is aligned so early: none of 48 in 2 of 1000 runs."""
     entries = [
         {"part": "main", "n_hidden": 4, "distribution": "normal"},
         {"part": "no_bias_4", "n_hidden": 4, "distribution": "normal", "bias": False},
