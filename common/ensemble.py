@@ -170,7 +170,7 @@ def _gradient(loss: Callable[..., Tensor], features: Features) -> Gradient:
 
     plain = torch.func.grad(total, has_aux=True)
     # by default the compiler gives up after 8 versions of this function, those of all models together
-    compiled = torch.compile(
+    compiled = torch.compile(  # type: ignore[call-overload]  # torch's overloads leave the last two out
         plain, dynamic=False, fullgraph=True, options=_ONE_LOOP, isolate_recompiles=True, recompile_limit=256
     )
     state = {"compiles": True}
