@@ -232,7 +232,7 @@ def test_an_interrupt_ends_a_run_in_the_middle_of_its_shards(small: Any, tmp_pat
 def _in_the_background(tmp_path: Path, spec: Path, out: Path) -> subprocess.Popen[bytes]:
     """A run with two workers in a process group of its own; it makes the file `trains` when it does."""
     script = """\
-import sys
+import signal, sys
 from pathlib import Path
 from common.results import Run
 from common.spec import load_spec
@@ -241,6 +241,7 @@ class Told(Progress):
     def advanced(self, run, shard, network_steps):
         Path(__file__).with_name("trains").touch()
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
     train([Run(load_spec(Path(sys.argv[1])), Path(sys.argv[2]))], Devices("cpu", 2), Told())
 """
     (tmp_path / "script.py").write_text(script, encoding="utf-8")
