@@ -73,6 +73,7 @@ class Ensemble(LightningModule, ABC):
         )
         self.register_buffer("steps", torch.zeros_like(self.seed_index), persistent=False)
         self.gradients: Weights = {}
+        self.compiles = True
         self.optimizer: Callable[..., Optimizer] = torch.optim.AdamW
         self.lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None
 
@@ -118,8 +119,9 @@ class Ensemble(LightningModule, ABC):
         """
         weights = {name: weight.detach() for name, weight in self.weights.items()}
         first_rows = seed_index * self.features.n_uniforms
-        gradient = _gradient(type(self).loss, self.features)
-        gradients, losses = gradient(weights, self.factors, uniforms, first_rows)
+        gradient = _gradient(type(self).loss, self.features, self.compiles)
+        with torch.no_grad():  # where it is asked for a gradient by itself; one code for training and evaluation
+            gradients, losses = gradient(weights, self.factors, uniforms, first_rows)
         return losses, gradients
 
     def training_step(self, uniforms: Tensor) -> Tensor:
@@ -158,8 +160,8 @@ class Ensemble(LightningModule, ABC):
 
 
 @functools.cache
-def _gradient(loss: Callable[..., Tensor], features: Features) -> Gradient:
-    """The gradients and losses of an ensemble, compiled once for each model and distribution."""
+def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -> Gradient:
+    """The gradients and losses of an ensemble; if it compiles, once for each model and distribution."""
 
     def total(
         weights: Weights, factors: dict[str, Tensor], uniforms: Tensor, first_rows: Tensor
@@ -168,7 +170,9 @@ def _gradient(loss: Callable[..., Tensor], features: Features) -> Gradient:
         losses = loss(weights, factors, features.sample(drawn, factors))
         return losses.sum(), losses
 
-    plain = torch.func.grad(total, has_aux=True)
+    plain: Gradient = torch.func.grad(total, has_aux=True)
+    if not compiles:
+        return plain
     # by default the compiler gives up after 8 versions of this function, those of all models together
     compiled = torch.compile(  # type: ignore[call-overload]  # torch's overloads leave the last two out
         plain, dynamic=False, fullgraph=True, options=_ONE_LOOP, isolate_recompiles=True, recompile_limit=256
@@ -192,6 +196,6 @@ def _gradient(loss: Callable[..., Tensor], features: Features) -> Gradient:
                 state["compiles"] = False
                 first_line = (str(error).splitlines() or [type(error).__name__])[0]
                 warnings.warn(f"training runs uncompiled, slower: {first_line}", stacklevel=2)
-        return plain(weights, factors, uniforms, first_rows)  # type: ignore[no-any-return]
+        return plain(weights, factors, uniforms, first_rows)
 
     return gradient

@@ -33,10 +33,14 @@ class ClassSpec(Strict):
 
 
 class TrainerSpec(Strict):
-    """How long each network is trained, in optimiser steps, or less if its outcome is settled before."""
+    """How long each network is trained, in optimiser steps, or less if its outcome is settled before.
+
+    Compiling takes up to a minute for each shape of network, and then steps are several times faster.
+    """
 
     max_steps: PositiveInt
     stop_when_settled: bool = False
+    compile: bool = True
 
 
 class Control(Strict):

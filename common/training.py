@@ -86,13 +86,15 @@ def work(run: Run) -> int:
 def train(runs: list[Run], devices: Devices, progress: Progress | None = None) -> None:
     """Train what is missing of `runs`, and store each one's instances table when it is complete.
 
-    Shards of all runs share the devices, in the order given: put long runs first. One that fails stops the
-    rest, keeps all that is done, and raises its error.
+    Shards of all runs share the devices, in the order given: put long runs first. Only the first shard of each
+    replication is taken before: its code is then compiled once, and found by the workers that need it later.
+    One that fails stops the rest, keeps all that is done, and raises its error.
     """
     started = time.monotonic()
     cut = {id(run): shards(run.spec) for run in runs if run.table() is None}
     open_runs = [run for run in runs if id(run) in cut]
     todo = [(run, shard) for run in open_runs for shard in cut[id(run)] if not run.has(shard.number)]
+    todo.sort(key=lambda item: item[0].spec.control is not None or item[1].number > 0)
     left = {id(run): sum(r is run for r, _ in todo) for run in open_runs}
 
     def finish(run: Run) -> None:
@@ -234,6 +236,7 @@ def build(spec: Spec, rows: pd.DataFrame) -> Ensemble | Computed:
     if isinstance(model, Ensemble):
         model.optimizer = spec.optimizer_of(rows["part"].iloc[0])
         model.lr_scheduler = spec.lr_scheduler_of()
+        model.compiles = spec.fields.trainer.compile
     return model
 
 
