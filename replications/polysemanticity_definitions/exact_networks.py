@@ -6,20 +6,21 @@ columns of `TwoLayerNetwork.metrics`.
 Source: Chan 2024, footnote 13.
 """
 
+import itertools
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from common.claims import Interval, fraction_interval
 from common.style import BLUE, INK, NORMAL, ORANGE, RED, SMALL, short
 from replications.polysemanticity_definitions.exact_networks_model import INPUTS_READ, RESPONDS
 
-Array = NDArray[np.float64]
 Task = Literal["absolute", "and"]
+Colour = tuple[float, float, float]
 
 STUCK_ABOVE = 1e-4
 LOW = 0.1
@@ -136,107 +137,77 @@ def _of(table: pd.DataFrame, task: Task, width: int, trained_by: str | None = No
 
 # --- figures
 
+COLOURS = (RED, ORANGE, BLUE)
+LOWEST_SHOWN = 1e-12
+WITH_NEURONS = ("adamw_0.01", "adamw_0.1")
+
 
 def figures(table: pd.DataFrame) -> dict[str, Figure]:
     """The losses of all networks, and the shares of stuck networks and of polysemantic neurons."""
     return {"exact_networks_loss": _losses(table), "exact_networks_shares": _shares(table)}
 
 
-COLOURS = (RED, ORANGE, BLUE)
-
-
 def _losses(table: pd.DataFrame) -> Figure:
     """The loss of each network, by optimiser and width."""
     figure = Figure(figsize=(7.4, 6), layout="constrained")
-    densities = sorted(table["density"].unique())
-    draw = np.random.default_rng(0)
-    for axes, task in zip(figure.subplots(2, 1, sharex=True), NAMES, strict=True):
-        rows = table[table["task"] == task]
-        groups = _groups(table)
-        for place, (part, width) in enumerate(groups):
-            for i, density in enumerate(densities):
-                at = rows[(rows["part"] == part) & (rows["width"] == width) & (rows["density"] == density)]
-                x = place + (i - (len(densities) - 1) / 2) * 0.26 + draw.uniform(-0.08, 0.08, len(at))
-                axes.plot(
-                    x, at["loss"].clip(lower=LOWEST_SHOWN), "o", color=COLOURS[i % 3], markersize=3,
-                    alpha=0.6, markeredgewidth=0,
-                )  # fmt: skip
+    panels = figure.subplots(2, 1, sharex=True)
+    groups, draw = _groups(table), np.random.default_rng(0)
+    for axes, task in zip(panels, NAMES, strict=True):
+        for x, rows, colour in _places(table[table["task"] == task], groups, 0.26):
+            shifted = x + draw.uniform(-0.08, 0.08, len(rows))
+            loss = rows["loss"].clip(lower=LOWEST_SHOWN)
+            axes.plot(shifted, loss, "o", color=colour, markersize=3, alpha=0.6, markeredgewidth=0)
         axes.axhline(STUCK_ABOVE, color=INK, linewidth=0.8, linestyle="--")
         axes.set(yscale="log", ylim=(LOWEST_SHOWN / 3, 3))
-        axes.set_title(NAMES[task], fontsize=NORMAL, color=INK, loc="left")
-        axes.set_ylabel("Relative loss", fontsize=NORMAL, color=INK)
-        axes.set_xticks(range(len(groups)), [_label(part, width) for part, width in groups])
-        _style(axes)
-    handles = [
-        axes.plot([], [], "o", color=COLOURS[i % 3], markersize=4, label=f"density {short(d)}")[0]
-        for i, d in enumerate(densities)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL)
+        _style(axes, groups, NAMES[task], "Relative loss")
+    _legend(figure, panels[0], table)
     return figure
 
 
-LOWEST_SHOWN = 1e-12
+def _shares(table: pd.DataFrame) -> Figure:
+    """The share of stuck networks at the exact width, and of polysemantic neurons by decay and width."""
+    figure = Figure(figsize=(7.4, 5.6), layout="constrained")
+    panels = figure.subplots(2, 2, width_ratios=(1.1, 1))
+    exact = [(part, width) for part, width in _groups(table) if width == 1]
+    with_neurons = [(part, width) for part, width in _groups(table) if part in WITH_NEURONS]
+    for (left, right), task in zip(panels, NAMES, strict=True):
+        of_task = table[table["task"] == task]
+        for x, rows, colour in _places(of_task, exact, 0.22):
+            _draw_share(left, x, rows.assign(hits=rows["loss"] > STUCK_ABOVE, units=1), colour)
+        for x, rows, colour in _places(of_task, with_neurons, 0.22):
+            many = rows[f"polysemantic_neurons_{RESPONDS.index(0.1)}"]
+            _draw_share(right, x, rows.assign(hits=many, units=rows["active_neurons"]), colour)
+        _style(left, exact, f"{NAMES[task]}, exact width: stuck", "Share above 1e-4")
+        reads = ["", "two", "three"][INPUTS_READ[task]]
+        _style(right, with_neurons, f"neurons that read {reads} inputs or more", "Share of active neurons")
+        for axes in (left, right):
+            axes.set_ylim(-0.04, 1.04)
+    _legend(figure, panels[0, 0], table)
+    return figure
 
 
 def _groups(table: pd.DataFrame) -> list[tuple[str, int]]:
     """The parts and widths that there are, the exact width first."""
     found = set(zip(table["part"], table["width"], strict=True))
-    return [
-        (part, width)
-        for width in sorted(table["width"].unique())
-        for part in CONDITIONS
-        if (part, width) in found
-    ]
+    return sorted(found, key=lambda group: (group[1], list(CONDITIONS).index(group[0])))
 
 
-def _label(part: str, width: int) -> str:
-    optimizer, decay = CONDITIONS[part]
-    name = f"{optimizer}\n{short(decay)}" if decay else f"{optimizer}\n"
-    return name if width == 1 else f"{name}\n{width}-fold"
+def _places(
+    table: pd.DataFrame, groups: list[tuple[str, int]], step: float
+) -> Iterator[tuple[float, pd.DataFrame, Colour]]:
+    """For each group and density that there are: where it is drawn, its networks, its colour."""
+    densities = _densities(table)
+    for (place, (part, width)), (i, density) in itertools.product(enumerate(groups), enumerate(densities)):
+        rows = table[(table["part"] == part) & (table["width"] == width) & (table["density"] == density)]
+        if len(rows):
+            yield place + (i - (len(densities) - 1) / 2) * step, rows, COLOURS[i % len(COLOURS)]
 
 
-def _shares(table: pd.DataFrame) -> Figure:
-    """The share of stuck networks by optimiser and density, and of polysemantic neurons by width."""
-    figure = Figure(figsize=(7.4, 5.6), layout="constrained")
-    densities = sorted(table["density"].unique())
-    for (left, right), task in zip(figure.subplots(2, 2, width_ratios=(1.5, 1)), NAMES, strict=True):
-        rows = table[table["task"] == task]
-        parts = [part for part in CONDITIONS if part in set(rows["part"])]
-        for place, part in enumerate(parts):
-            for i, density in enumerate(densities):
-                at = rows[(rows["part"] == part) & (rows["width"] == 1) & (rows["density"] == density)]
-                if len(at):
-                    x = place + (i - (len(densities) - 1) / 2) * 0.22
-                    _draw_share(left, x, at.assign(hits=at["loss"] > STUCK_ABOVE, units=1), COLOURS[i % 3])
-        widths = sorted(rows["width"].unique())
-        left.set_xticks(range(len(parts)), [_label(part, 1) for part in parts])
-        left.set_ylabel("Share above 1e-4", fontsize=NORMAL, color=INK)
-        left.set_title(f"{NAMES[task]}, exact width: stuck", fontsize=NORMAL, color=INK, loc="left")
-        for place, width in enumerate(widths):
-            for i, density in enumerate(densities):
-                at = rows[
-                    (rows["part"] == "adamw_0.01") & (rows["width"] == width) & (rows["density"] == density)
-                ]
-                many = at[f"polysemantic_neurons_{RESPONDS.index(0.1)}"]
-                x = place + (i - (len(densities) - 1) / 2) * 0.22
-                if len(at):
-                    _draw_share(right, x, at.assign(hits=many, units=at["active_neurons"]), COLOURS[i % 3])
-        right.set_xticks(range(len(widths)), [f"{width}-fold" if width > 1 else "exact" for width in widths])
-        right.set_ylabel("Share of active neurons", fontsize=NORMAL, color=INK)
-        reads = ["", "two", "three"][INPUTS_READ[task]]
-        right.set_title(f"AdamW .01: read {reads} inputs or more", fontsize=NORMAL, color=INK, loc="left")
-        for axes in (left, right):
-            axes.set_ylim(-0.04, 1.04)
-            _style(axes)
-    handles = [
-        left.plot([], [], "o", color=COLOURS[i % 3], markersize=4, label=f"density {short(d)}")[0]
-        for i, d in enumerate(densities)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL)
-    return figure
+def _densities(table: pd.DataFrame) -> list[float]:
+    return sorted(table["density"].unique().tolist())
 
 
-def _draw_share(axes: Axes, x: float, rows: pd.DataFrame, colour: tuple[float, float, float]) -> None:
+def _draw_share(axes: Axes, x: float, rows: pd.DataFrame, colour: Colour) -> None:
     """The share of hits among the units of all rows, with its 95 % interval over seeds."""
     value, (low, high) = share_interval(rows)
     axes.errorbar(
@@ -256,6 +227,23 @@ def share_interval(rows: pd.DataFrame) -> tuple[float, Interval]:
     return float(value), fraction_interval(float(value), units, samples)
 
 
-def _style(axes: Axes) -> None:
+def _style(axes: Axes, groups: list[tuple[str, int]], title: str, label: str) -> None:
+    axes.set_xticks(range(len(groups)), [_label(part, width) for part, width in groups])
+    axes.set_title(title, fontsize=NORMAL, color=INK, loc="left")
+    axes.set_ylabel(label, fontsize=NORMAL, color=INK)
     axes.tick_params(which="both", labelsize=SMALL, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _label(part: str, width: int) -> str:
+    optimizer, decay = CONDITIONS[part]
+    name = f"{optimizer}\n{short(decay)}" if decay else f"{optimizer}\n"
+    return name if width == 1 else f"{name}\n{width}-fold"
+
+
+def _legend(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
+    handles = [
+        axes.plot([], [], "o", color=COLOURS[i % len(COLOURS)], markersize=4, label=f"density {short(d)}")[0]
+        for i, d in enumerate(_densities(table))
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL)

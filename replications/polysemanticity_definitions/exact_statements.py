@@ -133,9 +133,11 @@ def large_pairs(table: pd.DataFrame, n: int) -> tuple[NDArray[np.int64], int]:
 def least_largest_product(n: int, count: int) -> float:
     """A lower bound of the largest product of `count` unit vectors in n dimensions; attained up to 2n.
 
-    With s = |sum v|^2 >= 0 and f = sum over all pairs, both orders and itself, of (v.w)^2 >= count^2 / n:
-    if products are at most t <= 0, then 0 <= s <= count + count (count - 1) t. If they are at most t >= 0,
-    then (v.w - t)(v.w + 1) <= 0 for different ones, so f + (1 - t) s - t count^2 <= 2 count (1 - t).
+    Let products be at most t, and s = |sum v|^2 >= 0. Any number: s <= count + count (count - 1) t. From
+    n + 2 on: two disjoint sets have the same weighted sum, with weights above 0 (Radon); its square is a sum
+    of products between the sets, so not all are below 0. From 2n + 1 on: (v.w - t)(v.w + 1) <= 0 for
+    different ones, and the sum f of (v.w)^2 over all pairs, both orders and itself, is at least count^2 / n,
+    so count^2 / n - t count^2 <= f + (1 - t) s - t count^2 <= 2 count (1 - t).
     """
     if count <= n + 1:
         return -1 / (count - 1)
