@@ -131,10 +131,8 @@ def boundary(table: pd.DataFrame, number: float) -> float:
     Raises:
         ValueError: if it is higher from the start, or never so high.
     """
-    found = networks(table)
-    counts = np.clip(found.number(), 0, None)
-    densities = np.unique(found.density)
-    mean = np.array([counts[found.density == p].mean() for p in densities])
+    densities, place = np.unique(table["density"].to_numpy(), return_inverse=True)
+    mean = np.bincount(place, table["collapsed_pairs"].to_numpy()) / np.bincount(place)
     above = np.flatnonzero(mean >= number)
     if not len(above) or above[0] == 0:
         raise ValueError(f"the mean number of collapsed pairs does not pass {number:g}")
@@ -200,13 +198,13 @@ def _strip(table: pd.DataFrame) -> Figure:
             _band(lower, max(low, densities[0]), high, NUMBER[name])
     lower.axvspan(0.5, 1, color=ORANGE, alpha=0.15, linewidth=0)
     lower.text(0.71, 0.1, "published:\nPCA-like", ha="center", fontsize=SMALL, color=INK)
-    counts = np.clip(best_ones.number(), 0, None)
-    mean = [counts[best_ones.density == p].mean() for p in densities]
-    lower.plot(
-        densities, mean, "-", color=RED, linewidth=1.2, label=f"best of {GROUP} networks, mean of groups"
-    )
-    places, sizes = np.unique(np.stack([best_ones.density, counts]), axis=1, return_counts=True)
-    lower.scatter(*places, s=30 * sizes / sizes.max(), color=RED, linewidth=0, zorder=3)
+    counts = best_ones.number()
+    known = counts >= 0
+    places, at_place = np.unique(best_ones.density[known], return_inverse=True)
+    mean = np.bincount(at_place, counts[known]) / np.bincount(at_place)
+    lower.plot(places, mean, "-", color=RED, linewidth=1.2, label=f"best of {GROUP} networks, mean of groups")
+    points, sizes = np.unique(np.stack([best_ones.density[known], counts[known]]), axis=1, return_counts=True)
+    lower.scatter(*points, s=30 * sizes / sizes.max(), color=RED, linewidth=0, zorder=3)
     lower.plot([], [], color=ORANGE, alpha=0.4, linewidth=6, label="published, approximately")
     lower.set_ylim(-0.3, 3.3)
     lower.set_yticks(range(4))

@@ -268,6 +268,7 @@ def _line(
         rows = table[table["part"] == of]
         if rows.empty:
             continue
+        rows = rows.dropna(axis="columns", how="all")  # the jackknife copies what is left
         densities = np.unique(rows["density"])
         value, low, high = np.array([_interval(rows, of, density, estimate) for density in densities]).T
         filled = "none" if of != part else None

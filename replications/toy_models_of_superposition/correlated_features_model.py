@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from common.features import Density, Features, Varying
+from replications.toy_models_of_superposition import plane
 from replications.toy_models_of_superposition.model import ToyModel
 
 LARGEST = 6
@@ -100,10 +101,13 @@ class PairedModel(ToyModel):
         self.order = names.reshape(n_sets, -1).T.flatten() if shuffled else names
 
     def metrics(self) -> dict[str, Tensor]:
-        """The weights, what W^T W is like, and for few features the loss over all inputs."""
+        """The weights and what W^T W is like; in the plane, collapsed pairs; of few features, the loss."""
         weight, bias = self.weights["weight"].detach(), self.weights["bias"].detach()
         named = weight[:, :, self.order]
         found = {"weight": named, "bias": bias[:, self.order], **overlaps(named, self.sets.set_size)}
+        if weight.shape[1] == 2:
+            collapsed = plane.collapsed(named.cpu().double().numpy()).sum(axis=1)
+            found["collapsed_pairs"] = torch.from_numpy(collapsed)
         if self.sets.n_features > LARGEST:
             return found
         density, related = self.factors["density"], self.factors["related"][:, 0] > 0

@@ -265,6 +265,8 @@ def rows(part: str, density: float, weight: Array, **columns: Any) -> pd.DataFra
     table = pd.DataFrame(flat, columns=names)
     found = overlaps(torch.from_numpy(weight), 10 if n_features == 20 else 2)
     given: dict[str, Any] = {name: value.numpy() for name, value in found.items()}
+    if n_hidden == 2:
+        given["collapsed_pairs"] = plane.collapsed(weight).sum(axis=1)
     given |= {"part": part, "density": density, "seed": np.arange(len(weight)), "population_loss": 1.0}
     return table.assign(**{**given, **columns})
 
@@ -280,7 +282,7 @@ def two_sets(random: np.random.Generator) -> Array:
     return np.concatenate([basis, -basis[:, random.permutation(10)]], axis=1)
 
 
-def published_table(n: int = 128) -> pd.DataFrame:
+def published_table(n: int = 96) -> pd.DataFrame:
     """All as published, with one hexagon in five whose pair has collapsed, which is of higher loss."""
     random = np.random.default_rng(1)
     square, other = network(0, 90, 180, 270), network(0, 90, 270, 180)
@@ -324,8 +326,10 @@ def test_nothing_is_reproduced_on_names_by_chance() -> None:
         return np.stack([one[:, random.permutation(weight.shape[2])] for one in weight])
 
     parts = []
-    for _, table in published_table().groupby(["part", "density"]):
+    for _, table in published_table(128).groupby(["part", "density"]):
         part, density = table[["part", "density"]].iloc[0]
+        if part.endswith("_five"):
+            continue
         n_features = int(part.split("_")[1])
         n_hidden = 10 if n_features == 20 else 2
         weight = by_chance(plane.weights(table, np.ones(len(table), dtype=bool), n_hidden, n_features))
@@ -406,7 +410,7 @@ def test_the_collapse_is_not_reproduced_on_other_networks() -> None:
     table = collapse_table()
     flat = STATES["one"].reshape(-1)
     names = [f"weight_{k}_{i}" for k in range(2) for i in range(6)]
-    one_everywhere = table.assign(**dict(zip(names, flat, strict=True)))
+    one_everywhere = table.assign(collapsed_pairs=1, **dict(zip(names, flat, strict=True)))
     found = judged("collapse", one_everywhere)
     assert reproduced(found) == {"best_one", "most_one"}
     assert found["merged"].value == 1  # of few pairs, as there are two groups
