@@ -5,10 +5,11 @@ A verdict is that of an equivalence test (two one-sided tests of 2.5 % each): a 
 Sources: Schuirmann (1987) for the test, Efron & Tibshirani (1993), chapter 11, for the jackknife.
 """
 
+import functools
 import inspect
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -381,9 +382,12 @@ def evaluate(claims: dict[str, Claim], code: ModuleType, table: pd.DataFrame) ->
 
 
 def _is_empirical(claim: Claim, code: ModuleType) -> bool:
-    if claim.estimate.function is None:
-        return True
-    return next(iter(inspect.signature(getattr(code, claim.estimate.function)).parameters), "") == "table"
+    return claim.estimate.function is None or _takes_table(getattr(code, claim.estimate.function))
+
+
+@functools.cache  # asked for every claim and seed, and a signature takes long to read
+def _takes_table(function: Callable[..., object]) -> bool:
+    return next(iter(inspect.signature(function).parameters), "") == "table"
 
 
 def _estimate(claim: Claim, code: ModuleType, table: pd.DataFrame) -> tuple[float, int]:

@@ -120,7 +120,9 @@ class Ensemble(LightningModule, ABC):
         weights = {name: weight.detach() for name, weight in self.weights.items()}
         first_rows = seed_index * self.features.n_uniforms
         gradient = _gradient(type(self).loss, self.features, self.compiles)
-        with torch.no_grad():  # where it is asked for a gradient by itself; one code for training and evaluation
+        with (
+            torch.no_grad()
+        ):  # where it is asked for a gradient by itself; one code for training and evaluation
             gradients, losses = gradient(weights, self.factors, uniforms, first_rows)
         return losses, gradients
 

@@ -86,8 +86,8 @@ def work(run: Run) -> int:
 def train(runs: list[Run], devices: Devices, progress: Progress | None = None) -> None:
     """Train what is missing of `runs`, and store each one's instances table when it is complete.
 
-    Shards of all runs share the devices, in the order given: put long runs first. Only the first shard of each
-    replication is taken before: its code is then compiled once, and found by the workers that need it later.
+    Shards of all runs share the devices, in the order given: put long runs first. Only the first one of each
+    replication goes before: its code is then compiled once, and found by the workers that need it later.
     One that fails stops the rest, keeps all that is done, and raises its error.
     """
     started = time.monotonic()

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from common.polysemanticity import polysemantic_neurons, superposition_by_rank
+
 KINKED_WITHIN = 2.5
 """A kink further from 0, in standard deviations of the inputs, is one that the data hardly reach."""
 
@@ -18,7 +20,7 @@ STRONG = 0.05
 """A neuron weaker than this share of the strongest one does not count."""
 
 RESPONDS = 0.1
-"""A neuron responds to an input whose weight is at least this share of the length of its input weights."""
+"""The relative threshold of the metrics of polysemanticity."""
 
 
 class Neurons(NamedTuple):
@@ -73,8 +75,9 @@ def geometry(neurons: Neurons) -> dict[str, Tensor]:
     neuron to the nearest diagonal, in degrees. `near_diagonal_neurons`: kinked ones within 1 degree.
     `half_diagonals`: how many are the nearest of a kinked neuron; `both_diagonals`: whether x + y and x - y
     both are. `right_signs`: kinked neurons that add to the output on x + y, and take from it on x - y.
-    `mean_kink`, `mean_scale`: of |kink| and of |strength| over the kinked neurons. `polysemantic_neurons`:
-    strong ones that respond to both inputs. Without a kinked neuron, means and angles are NaN.
+    `mean_kink`, `mean_scale`: of |kink| and of |strength| over the kinked neurons. `polysemantic_neurons`,
+    `superposition`: by `common.polysemanticity`, the latter by rank, of the input weights times the size of
+    the output weight. Without a kinked neuron, means and angles are NaN.
     """
     kinked, quadrant = neurons.kinked, neurons.quadrant
     count = kinked.sum(dim=1)
@@ -83,7 +86,7 @@ def geometry(neurons: Neurons) -> dict[str, Tensor]:
     smallest = torch.where(kinked, neurons.off_diagonal, torch.inf).amin(dim=1)
     largest = torch.where(kinked, neurons.off_diagonal, -torch.inf).amax(dim=1)
     radians = torch.deg2rad(neurons.angle)
-    both_inputs = torch.minimum(radians.cos().abs(), radians.sin().abs()) >= RESPONDS
+    effects = neurons.strength[:, :, None] * torch.stack([radians.cos(), radians.sin()], dim=2)
     return {
         "kinked_neurons": count,
         "always_on_neurons": neurons.always_on.sum(dim=1),
@@ -95,7 +98,8 @@ def geometry(neurons: Neurons) -> dict[str, Tensor]:
         "right_signs": (kinked & right).sum(dim=1),
         "mean_kink": torch.where(kinked, neurons.kink.abs(), 0.0).sum(dim=1) / count,
         "mean_scale": torch.where(kinked, neurons.strength.abs(), 0.0).sum(dim=1) / count,
-        "polysemantic_neurons": (neurons.strong & both_inputs).sum(dim=1),
+        "polysemantic_neurons": polysemantic_neurons(effects, RESPONDS),
+        "superposition": superposition_by_rank(effects, RESPONDS),
     }
 
 

@@ -40,13 +40,13 @@ __all__ = [
     "cluster_share",
     "diagonal_loss",
     "diagonal_scale",
-    "features_per_neuron",
     "figures",
     "found",
     "hand_built_loss",
     "homogeneous_bound",
     "near_diagonal",
     "never_beaten",
+    "no_superposition",
     "one_on_each_half_diagonal",
     "one_square",
     "optimum_mean",
@@ -160,9 +160,15 @@ def always_responding(table: pd.DataFrame, at_optimum: bool) -> "pd.Series[bool]
     return pd.Series(all_four[_at_optimum(table)] if at_optimum else all_four)
 
 
-def features_per_neuron() -> float:
-    """The inputs x and y over the hidden neurons: above 1 is superposition, by count."""
-    return 2 / 4
+def no_superposition(table: pd.DataFrame, at_optimum: bool) -> "pd.Series[bool]":
+    """Whether each network has no superposition, by rank and so also by count.
+
+    Args:
+        table: the instances
+        at_optimum: only the networks there
+    """
+    none = table["superposition"].to_numpy() == 0
+    return pd.Series(none[_at_optimum(table)] if at_optimum else none)
 
 
 def _loss(table: pd.DataFrame) -> Array:

@@ -100,6 +100,25 @@ def test_a_schedule_and_an_entry_s_own_optimizer_are_those_of_plain_torch(small:
         )
 
 
+@pytest.mark.usefixtures("uncompiled")
+def test_the_first_shard_of_each_replication_goes_first(small: Any, tmp_path: Path) -> None:
+    """The code of each is compiled early; apart from that, runs go in the order given."""
+    runs = [
+        Run(spec, tmp_path / str(i)) for i, spec in enumerate((small(), small("short"), small(seeds="1")))
+    ]
+    told = Told()
+    train(runs, ONE, told)
+    order = [run for run, _ in told.tables]
+    assert order == [runs[0], runs[2], *[runs[0]] * 4, *[runs[1]] * 5, runs[2]]
+
+
+def test_a_spec_can_leave_compiling_out(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = trained(small(seeds="1"), tmp_path)
+    monkeypatch.setattr(torch, "compile", None)
+    uncompiled = trained(small(seeds="1", trainer__compile="false"), tmp_path)
+    pd.testing.assert_frame_equal(uncompiled, table, rtol=1e-4, atol=1e-5)
+
+
 def test_the_number_of_workers_changes_no_bit(small: Any, tmp_path: Path) -> None:
     one = trained(small(), tmp_path / "one")
     two = trained(small(), tmp_path / "two", Devices("cpu", 2))

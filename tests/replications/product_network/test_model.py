@@ -208,13 +208,19 @@ def test_neurons_of_a_network_built_by_hand() -> None:
         "mean_kink": pytest.approx([0.75]),
         "mean_scale": pytest.approx([2.5]),
         "polysemantic_neurons": [3],
+        "superposition": [0],
     }
 
 
 def test_a_neuron_on_an_axis_responds_to_one_input() -> None:
     weights = theory.network(np.ones(4), np.array([0.0, 92.0, 186.0, 45.0]), np.zeros(4))
-    # sin 2 = .03 and sin 6 = .105 of the length
+    # tan 2 = .03 and tan 6 = .105 of the larger weight
     assert neurons.geometry(neurons.read(weights))["polysemantic_neurons"].tolist() == [2]
+
+
+def test_two_inputs_that_neurons_cannot_tell_apart_are_in_superposition() -> None:
+    weights = theory.network(np.ones(4), np.array([45.0, 225.0, 45.0, 225.0]), np.zeros(4))
+    assert neurons.geometry(neurons.read(weights))["superposition"].tolist() == [1]
 
 
 def test_one_diagonal_alone_and_no_kink_at_all() -> None:

@@ -102,6 +102,7 @@ def made_up(counts: Mapping[Cluster, int], **changed: Any) -> pd.DataFrame:
                 "mean_scale": 1.6616 + 0.01 * (i % 3 - 1), "odd_part": 0.01 * (i % 2),
                 "square_fit": 0.96695 - 0.0002 * (i % 2),
                 "polysemantic_neurons": 4 - (angle > 1 and i % 16 == 0),
+                "superposition": int(not both and i % 2 == 0),
                 **{f"angle_{k}": 45.0 + 90 * k for k in range(4)},
                 **{f"kink_{k}": 0.7945 for k in range(4)},
                 **{f"strength_{k}": 1.6616 * (-1) ** k for k in range(4)},
@@ -151,11 +152,14 @@ def test_verdicts_on_a_made_up_table() -> None:
     undecided = {name for name, outcome in outcomes.items() if outcome.verdict is Verdict.INCONCLUSIVE}
     assert undecided - {f"share_{cluster}" for cluster in CLUSTERS} == {
         "never_beaten", "one_on_each_half_diagonal", "polysemantic_at_optimum", "aligned_5", "aligned_1",
-        "one_square",
+        "one_square", "no_superposition_at_optimum",
     }  # fmt: skip
     few: dict[Cluster, int] = {"optimum": 8, "three_kinked": 30, "above_0.125": 62, "one_square": 60}
     other = judged(made_up(few, right_signs=2, odd_part=0.3))
-    right = {"three_kinked", "one_square", "near_diagonal", "polysemantic"}
+    blind = judged(made_up(AS_DERIVED, superposition=1))
+    for name in ("no_superposition", "no_superposition_at_optimum"):
+        assert blind[name].verdict is Verdict.NOT_REPRODUCED
+    right = {"three_kinked", "one_square", "near_diagonal", "polysemantic", "no_superposition"}
     assert not right & {name for name, outcome in other.items() if outcome.verdict is Verdict.NOT_REPRODUCED}
     for name in ("right_signs", "share_optimum", "share_above_0.125", "aligned_5", "aligned_1", "aligned"):
         assert other[name].verdict is Verdict.NOT_REPRODUCED
