@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -217,12 +218,52 @@ def test_calculated_instances_need_no_training(small: Any, tmp_path: Path) -> No
     assert sum(told.steps) == 6
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_table(small: Any, tmp_path: Path) -> None:
+Start = Callable[[Path, Path], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def in_the_background(tmp_path: Path) -> Iterator[Start]:
+    """Starts a run with two workers in a group of its own; when it trains, it makes the file `trains`."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        """\
+import signal, sys
+from pathlib import Path
+from common.results import Run
+from common.spec import load_spec
+from common.training import Devices, Progress, train
+class Told(Progress):
+    def advanced(self, run, shard, network_steps):
+        Path(__file__).with_name("trains").touch()
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
+    train([Run(load_spec(Path(sys.argv[1])), Path(sys.argv[2]))], Devices("cpu", 2), Told())
+""",
+        encoding="utf-8",
+    )
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(spec: Path, out: Path) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, *map(str, (script, spec, out))]
+        started.append(subprocess.Popen(command, env=environment, start_new_session=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):  # nothing is left of it, unless the test has failed
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_table(
+    small: Any, tmp_path: Path, in_the_background: Start
+) -> None:
     """SIGKILL as soon as one shard is on disk, with two workers, which end by themselves."""
     spec = small()
     whole = trained(spec, tmp_path / "whole")
     run = Run(spec, tmp_path / "killed")
-    process = _in_the_background(tmp_path, spec.path, tmp_path / "killed")
+    process = in_the_background(spec.path, tmp_path / "killed")
     while not (first := list(run.folder.glob("shards/*.parquet"))) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -236,39 +277,18 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_table(small: Any, tmp_path:
     pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
 
 
-def test_an_interrupt_ends_a_run_in_the_middle_of_its_shards(small: Any, tmp_path: Path) -> None:
+def test_an_interrupt_ends_a_run_in_the_middle_of_its_shards(
+    small: Any, tmp_path: Path, in_the_background: Start
+) -> None:
     """Lightning catches a SIGTERM, and would train on for the million steps."""
     path = small().path.with_name("long.yaml")
     path.write_text(SMALL.replace("{max_steps: 100}", "{max_steps: 1000000}"), encoding="utf-8")
-    process = _in_the_background(tmp_path, path, tmp_path / "interrupted")
+    process = in_the_background(path, tmp_path / "interrupted")
     while not (tmp_path / "trains").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == -signal.SIGINT
     _wait_for_the_end_of(process.pid)
-
-
-def _in_the_background(tmp_path: Path, spec: Path, out: Path) -> subprocess.Popen[bytes]:
-    """A run with two workers in a process group of its own; it makes the file `trains` when it does."""
-    script = """\
-import signal, sys
-from pathlib import Path
-from common.results import Run
-from common.spec import load_spec
-from common.training import Devices, Progress, train
-class Told(Progress):
-    def advanced(self, run, shard, network_steps):
-        Path(__file__).with_name("trains").touch()
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
-    train([Run(load_spec(Path(sys.argv[1])), Path(sys.argv[2]))], Devices("cpu", 2), Told())
-"""
-    (tmp_path / "script.py").write_text(script, encoding="utf-8")
-    return subprocess.Popen(
-        [sys.executable, tmp_path / "script.py", spec, out],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        start_new_session=True,
-    )
 
 
 def _wait_for_the_end_of(group: int) -> None:
