@@ -7,42 +7,21 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
 
 from common import record as records
 from common import report
 from common.bench import bench
-from common.claims import Claim, Outcome, Verdict, evaluate, load_claims
-from common.document import Document, InputError, nearest, parse_value
+from common.claims import Verdict
+from common.document import InputError, parse_value
 from common.progress import shown
-from common.results import Run, commit
+from common.replication import Replication, claims_of, count_claims, judge, load_replication
+from common.results import commit
 from common.spec import Spec, find_spec, find_specs, load_spec
 from common.sweep import shards
 from common.training import Devices, train, work
-
-
-class Replication(NamedTuple):
-    """A replication's run in one profile, its controls' runs, and its claims."""
-
-    name: str
-    run: Run
-    controls: dict[str, Run]
-    claims: dict[str, Claim]
-    record_path: Path
-
-    @property
-    def runs(self) -> list[Run]:
-        """The run and those of the controls."""
-        return [self.run, *self.controls.values()]
-
-
-class Judged(NamedTuple):
-    """What became of a replication's claims, and of those that its controls must lose."""
-
-    outcomes: dict[str, Outcome]
-    controls: dict[str, dict[str, Verdict]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,65 +108,10 @@ def _replications(options: argparse.Namespace, root: Path) -> list[Replication]:
         overrides[key] = (parse_value(value), f"--set {text}")
     if getattr(options, "seeds", None) is not None:
         overrides["seeds"] = (parse_value(options.seeds), f"--seeds {options.seeds}")
-    out = options.out or root / "results"
-    found = []
-    for name in _names(options, root):
-        path = find_spec(root, name)
-        spec = load_spec(path, options.profile, overrides=overrides)
-        expected = root / "expected" / name
-        claims = _judged_in(spec, expected.with_name(f"{expected.name}.yaml"))
-        for control, breaks in spec.controls.items():
-            for i, claim in enumerate(breaks.rejects):
-                if claim not in claims:
-                    place = ("controls", control, "rejects", i)
-                    hint = f"in profile {spec.profile}; {nearest(claim, list(claims))}"
-                    raise Document.load(path).error(place, f"no claim {claim!r} {hint}")
-        controls = {
-            control: Run(load_spec(path, options.profile, control, overrides), out)
-            for control in spec.controls
-        }
-        record_path = expected.with_name(f"{expected.name}.record.yaml")
-        found.append(Replication(name, Run(spec, out), controls, claims, record_path))
-    return found
-
-
-def _judged_in(spec: Spec, path: Path) -> dict[str, Claim]:
-    """The claims in the file `path` that are judged in the profile of `spec`.
-
-    Raises:
-        InputError: if one names a profile that the spec has not.
-    """
-    profiles = ["full", *spec.fields.profiles]
-    claims = load_claims(path, spec.code)
-    for name, claim in claims.items():
-        for i, profile in enumerate(claim.profiles or []):
-            if profile not in profiles:
-                place = ("claims", name, "profiles", i)
-                hint = nearest(profile, profiles)
-                raise Document.load(path).error(place, f"no profile {profile!r} in {spec.path}; {hint}")
-    return {name: claim for name, claim in claims.items() if spec.profile in (claim.profiles or profiles)}
-
-
-def _judge(replication: Replication) -> Judged:
-    """The verdicts on stored results.
-
-    Raises:
-        InputError: if they are not complete.
-    """
-    spec = replication.run.spec
-    tables = {}
-    for run in replication.runs:
-        table = run.table()
-        if table is None:
-            why = run.why_incomplete(shards(run.spec))
-            raise InputError(f"{replication.name} ({run.variant.name}): {why}; `replicate run` trains it")
-        tables[run.spec.control] = table
-    controls = {}
-    for name, control in spec.controls.items():
-        broken = {claim: replication.claims[claim] for claim in control.rejects}
-        lost = evaluate(broken, spec.code, tables[name])
-        controls[name] = {claim: outcome.verdict for claim, outcome in lost.items()}
-    return Judged(evaluate(replication.claims, spec.code, tables[None]), controls)
+    return [
+        load_replication(root, name, options.profile, overrides, options.out)
+        for name in _names(options, root)
+    ]
 
 
 def _devices(options: argparse.Namespace) -> Devices:
@@ -230,20 +154,13 @@ def _check(options: argparse.Namespace, root: Path, console: Console) -> int:
 
 def _tell(options: argparse.Namespace, root: Path, replications: list[Replication], console: Console) -> int:
     """Print verdicts and what is not as recorded; the exit code."""
-    overridden = bool(options.overrides or options.seeds)
-    n_claims = sum(len(_claims(root, name)) for name in find_specs(root))
+    n_claims = count_claims(root)
     problems = 0
     for replication in replications:
-        judged = _judge(replication)
-        stored = records.load(replication.record_path)
-        record = stored.get(options.profile)
-        changes: list[records.Change] = []
-        if not overridden:
-            changes = records.differences(record, judged.outcomes, judged.controls, n_claims)
-            changes += records.uninvestigated(stored, replication.claims)
-        problems += len(changes)
+        judged = judge(replication, n_claims)
+        problems += len(judged.changes or [])
         title = f"{replication.name}, {options.profile}"
-        console.print(report.table(title, judged.outcomes, None if overridden else changes))
+        console.print(report.table(title, judged.outcomes, judged.changes))
         for line in report.remarks(judged.outcomes):
             console.print(f"- {line}", highlight=False, markup=False)
         for name, verdicts in judged.controls.items():
@@ -252,19 +169,15 @@ def _tell(options: argparse.Namespace, root: Path, replications: list[Replicatio
             console.print(
                 f"control {name} ({why}): loses {lost} of the {len(verdicts)} claims that it must lose"
             )
-        if record is not None and record.hash != replication.run.hash and not overridden:
+        if judged.other_hash:
             console.print("spec or versions are not those of the record: values may differ within its spread")
-        for change in changes:
+        for change in judged.changes or []:
             console.print(f"not as recorded: {change.claim}: {change.problem}", style="red", markup=False)
-    if overridden:
+    if any(replication.overridden for replication in replications):
         console.print("The spec was changed on the command line: nothing is compared with the record.")
     else:
         console.print("All as recorded." if not problems else f"{problems} things are not as recorded.")
     return 1 if problems else 0
-
-
-def _claims(root: Path, name: str) -> dict[str, Claim]:
-    return load_claims(root / "expected" / f"{name}.yaml", load_spec(find_spec(root, name)).code)
 
 
 def _record(options: argparse.Namespace, root: Path, console: Console) -> int:
@@ -273,9 +186,9 @@ def _record(options: argparse.Namespace, root: Path, console: Console) -> int:
     at = commit(root)
     if at.endswith("+"):
         raise InputError("record: commit the code and the claims first: margins come before results")
-    n_claims = sum(len(_claims(root, name)) for name in find_specs(root))
+    n_claims = count_claims(root)
     for replication in _replications(options, root):
-        judged = _judge(replication)
+        judged = judge(replication, n_claims)
         manifest = replication.run.manifest()
         assert manifest is not None
         stored = records.load(replication.record_path)
@@ -304,7 +217,7 @@ def readmes(root: Path) -> dict[Path, str]:
     lines = {root / "README.md": report.summary(stored)}
     for name, record in stored.items():
         path = root / "replications" / name.split("/")[0] / "README.md"
-        lines.setdefault(path, []).extend(report.claims_table(name, _claims(root, name), record))
+        lines.setdefault(path, []).extend(report.claims_table(name, claims_of(root, name), record))
     return {
         path: report.with_claims(path.read_text(encoding="utf-8"), claims)
         for path, claims in lines.items()
