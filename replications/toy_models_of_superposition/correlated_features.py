@@ -240,6 +240,7 @@ def _densities(table: pd.DataFrame) -> Figure:
     titles = ("Two pairs in two dimensions", "Six features in two dimensions", "Two sets of ten in ten")
     for axes, title, judged in zip((four, six, twenty), titles, (0.1, 0.025, 0.1), strict=True):
         axes.axvline(judged, color=INK, linewidth=0.8, label="judged")
+        axes.plot([], [], "o--", color=GREY, markersize=4, markerfacecolor="none", label="the smaller start")
         axes.set_xscale("log")
         axes.set_xlim(0.008, 1.2)
         axes.xaxis.set_major_locator(FixedLocator([0.01, 0.03, 0.1, 0.3, 1]))
