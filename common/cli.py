@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -16,10 +17,11 @@ from common import report
 from common.bench import bench
 from common.claims import Verdict
 from common.document import InputError, parse_value
+from common.find import Found, find_all, find_spec, find_specs
+from common.new import make
 from common.progress import shown
 from common.replication import Replication, claims_of, count_claims, judge, load_replication
 from common.results import commit
-from common.spec import Spec, find_spec, find_specs, load_spec
 from common.sweep import shards
 from common.training import Devices, train, work
 
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console() if sys.stdout.isatty() else Console(width=170)
     try:
-        root = _root(options.root)
+        root = _root(options)
         return int(options.command(options, root, console))
     except InputError as error:
         print(f"replicate: {error}", file=sys.stderr)
@@ -46,17 +48,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="replicate", description="Replicate published results on superposition, and judge each claim."
     )
-    parser.add_argument("--root", type=Path, help="the folder that holds replications/ and expected/")
+    parser.add_argument(
+        "--root", type=Path,
+        help="the folder that holds replications/ and expected/ (default: this one, or else the suite's)",
+    )  # fmt: skip
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Any, text: str, *, names: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(command=command)
         if names:
-            sub.add_argument("names", nargs="*", metavar="NAME", help="PAPER/RESULT (default: all)")
+            sub.add_argument(
+                "names", nargs="*", metavar="NAME", help="PAPER/RESULT or a spec's file (default: all)"
+            )
         return sub
 
     add("list", _list, "list the replications, what they replicate and how much they train", names=False)
+    made = add("new", _new, "make the files of a new replication, a small one that runs at once", names=False)
+    made.add_argument("name", metavar="PAPER/RESULT", help="lower-case names, as of Python modules")
     trained = {
         "run": add("run", _run, "train what is missing, judge the claims, draw the figures"),
         "check": add("check", _check, "judge the claims on stored results, without training"),
@@ -82,20 +91,38 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _root(given: Path | None) -> Path:
+def _root(options: argparse.Namespace) -> Path:
+    here = Path.cwd()
+    if options.command is _new:  # which makes the folder
+        return options.root or here
     package = Path(__file__).resolve().parent.parent
-    root = given or (Path.cwd() if (Path.cwd() / "replications").is_dir() else package)
+    root: Path = options.root or (here if (here / "replications").is_dir() else package)
     if not (root / "replications").is_dir():
         raise InputError(f"{root}: no folder replications/ in it; give the suite's folder with --root")
-    if str(root.resolve()) not in sys.path:
-        sys.path.insert(0, str(root.resolve()))  # specs name their classes by module
     return root
 
 
-def _names(options: argparse.Namespace, root: Path) -> list[str]:
-    for name in options.names:
-        find_spec(root, name)
-    return options.names or list(find_specs(root))
+def _named(options: argparse.Namespace, root: Path) -> list[Found]:
+    """The replications asked for.
+
+    Raises:
+        InputError: if two are of one paper's folder in two roots, as their modules would have the same names.
+    """
+    found = [find_spec(root, name) for name in options.names] or list(find_specs(root).values())
+    roots: dict[str, Path] = {}
+    for one in found:
+        first = roots.setdefault(one.path.parent.name, one.root)
+        if first != one.root:
+            raise InputError(f"{one.path.parent.name}: in {first} and in {one.root}; one at a time")
+    return found
+
+
+def _imported(options: argparse.Namespace, root: Path) -> list[Found]:
+    """The replications asked for, after saying whose code will run that is not the root's or installed."""
+    found = _named(options, root)
+    for other in dict.fromkeys(one.root for one in found if one.root != root and not one.installed):
+        print(f"replicate: importing code from {other}", file=sys.stderr)
+    return found
 
 
 def _replications(options: argparse.Namespace, root: Path) -> list[Replication]:
@@ -108,10 +135,9 @@ def _replications(options: argparse.Namespace, root: Path) -> list[Replication]:
         overrides[key] = (parse_value(value), f"--set {text}")
     if getattr(options, "seeds", None) is not None:
         overrides["seeds"] = (parse_value(options.seeds), f"--seeds {options.seeds}")
-    return [
-        load_replication(root, name, options.profile, overrides, options.out)
-        for name in _names(options, root)
-    ]
+    _imported(options, root)
+    names = options.names or list(find_specs(root))
+    return [load_replication(root, name, options.profile, overrides, options.out) for name in names]
 
 
 def _devices(options: argparse.Namespace) -> Devices:
@@ -154,10 +180,10 @@ def _check(options: argparse.Namespace, root: Path, console: Console) -> int:
 
 def _tell(options: argparse.Namespace, root: Path, replications: list[Replication], console: Console) -> int:
     """Print verdicts and what is not as recorded; the exit code."""
-    n_claims = count_claims(root)
+    n_claims = {found: count_claims(found) for found in {one.found.root for one in replications}}
     problems = 0
     for replication in replications:
-        judged = judge(replication, n_claims)
+        judged = judge(replication, n_claims[replication.found.root])
         problems += len(judged.changes or [])
         title = f"{replication.name}, {options.profile}"
         console.print(report.table(title, judged.outcomes, judged.changes))
@@ -186,12 +212,15 @@ def _record(options: argparse.Namespace, root: Path, console: Console) -> int:
     at = commit(root)
     if at.endswith("+"):
         raise InputError("record: commit the code and the claims first: margins come before results")
+    replications = _replications(options, root)
+    for other in (one.found for one in replications if one.found.root != root):
+        raise InputError(f"record: {other.name} is not of this root; give its own with --root {other.root}")
     n_claims = count_claims(root)
-    for replication in _replications(options, root):
+    for replication in replications:
         judged = judge(replication, n_claims)
         manifest = replication.run.manifest()
         assert manifest is not None
-        stored = records.load(replication.record_path)
+        stored = records.load(replication.found.record)
         old = stored.get(options.profile)
         for change in records.differences(old, judged.outcomes, judged.controls, n_claims):
             console.print(f"{replication.name}: {change.claim}: {change.problem}", markup=False)
@@ -204,8 +233,8 @@ def _record(options: argparse.Namespace, root: Path, console: Console) -> int:
             claims={name: records.recorded(outcome) for name, outcome in judged.outcomes.items()},
             controls=judged.controls,
         )
-        records.save(replication.record_path, stored)
-        console.print(f"written: {replication.record_path}")
+        records.save(replication.found.record, stored)
+        console.print(f"written: {replication.found.record}")
     for path, text in readmes(root).items():
         path.write_text(text, encoding="utf-8")
     return 0
@@ -213,11 +242,12 @@ def _record(options: argparse.Namespace, root: Path, console: Console) -> int:
 
 def readmes(root: Path) -> dict[Path, str]:
     """The READMEs that there are, with the claims as recorded: counts in the suite's, each in its paper's."""
-    stored = {name: records.load(root / "expected" / f"{name}.record.yaml") for name in find_specs(root)}
+    specs = find_specs(root)
+    stored = {name: records.load(found.record) for name, found in specs.items()}
     lines = {root / "README.md": report.summary(stored)}
-    for name, record in stored.items():
-        path = root / "replications" / name.split("/")[0] / "README.md"
-        lines.setdefault(path, []).extend(report.claims_table(name, claims_of(root, name), record))
+    for name, found in specs.items():
+        path = found.path.with_name("README.md")
+        lines.setdefault(path, []).extend(report.claims_table(name, claims_of(found), stored[name]))
     return {
         path: report.with_claims(path.read_text(encoding="utf-8"), claims)
         for path, claims in lines.items()
@@ -225,15 +255,30 @@ def readmes(root: Path) -> dict[Path, str]:
     }
 
 
+def _new(options: argparse.Namespace, root: Path, console: Console) -> int:
+    for path in make(root, options.name):
+        console.print(f"made: {path}", markup=False, highlight=False, soft_wrap=True)
+    command = "replicate" if root == Path.cwd() else f"replicate --root {shlex.quote(str(root))}"
+    console.print("It runs as it is; each file says what to fill in. Then:", highlight=False)
+    for then, why in (
+        ("run", "trains, judges, draws; all is new, so it exits with 1"),
+        ("record", "makes this the reference, once all is committed"),
+        ("check", "all as recorded: exits with 0"),
+    ):
+        line = f"  {command} {then} {options.name}  # {why}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
 def _list(options: argparse.Namespace, root: Path, console: Console) -> int:
-    for name, path in find_specs(root).items():
-        spec: Spec = load_spec(path)
+    for found in find_all(root):
+        spec = found.spec()
         networks = sum(len(shard.rows) for shard in shards(spec))
         profiles = ", ".join(["full", *spec.fields.profiles])
         console.print(
-            f"[bold]{name}[/]: {spec.fields.title} ({spec.fields.paper}): {networks:,} networks of "
+            f"[bold]{found.name}[/]: {spec.fields.title} ({spec.fields.paper}): {networks:,} networks of "
             f"{spec.fields.trainer.max_steps:,} steps; profiles: {profiles}; "
-            f"controls: {', '.join(spec.controls)}",
+            f"controls: {', '.join(spec.controls)}" + (f"; in {found.root}" if found.installed else ""),
             highlight=False,
         )
     return 0
@@ -249,7 +294,7 @@ def _status(options: argparse.Namespace, root: Path, console: Console) -> int:
 
 
 def _cite(options: argparse.Namespace, root: Path, console: Console) -> int:
-    papers = {find_spec(root, name).parent for name in _names(options, root)}
+    papers = {found.path.parent for found in _named(options, root)}
     texts = [(paper / "citation.bib").read_text(encoding="utf-8").strip() for paper in sorted(papers)]
     for text in dict.fromkeys(texts):  # two folders may be of one paper
         console.print(text, markup=False, highlight=False)
@@ -258,13 +303,12 @@ def _cite(options: argparse.Namespace, root: Path, console: Console) -> int:
 
 def _bench(options: argparse.Namespace, root: Path, console: Console) -> int:
     devices = _devices(options)
-    for name in _names(options, root):
-        path = find_spec(root, name)
-        if load_spec(path, options.profile).fields.plain is None:
+    for found in _imported(options, root):
+        if found.spec(options.profile).fields.plain is None:
             continue
-        console.print(f"{name}, on {devices.n} x {devices}, in networks x steps per second:")
+        console.print(f"{found.name}, on {devices.n} x {devices}, in networks x steps per second:")
         plain, ours = 0.0, 0.0
-        for speed in bench(path, devices, options.profile):
+        for speed in bench(found.path, devices, options.profile):
             plain, ours = plain + speed.work / speed.plain, ours + speed.work / speed.ours
             console.print(
                 f"{speed.structure}: plain {speed.plain:,.0f}, ours {speed.ours:,.0f} ({speed.networks:,} "

@@ -7,20 +7,25 @@ from typing import Any, NamedTuple
 from common import record as records
 from common.claims import Claim, Outcome, Verdict, evaluate, load_claims
 from common.document import Document, InputError, nearest
+from common.find import Found, find_spec, find_specs
 from common.results import Run
-from common.spec import Spec, find_spec, find_specs, load_spec
+from common.spec import Spec
 from common.sweep import shards
 
 
 class Replication(NamedTuple):
     """A replication's run in one profile, its controls' runs, and its claims; `overridden`: if changed."""
 
-    name: str
+    found: Found
     run: Run
     controls: dict[str, Run]
     claims: dict[str, Claim]
-    record_path: Path
     overridden: bool
+
+    @property
+    def name(self) -> str:
+        """Its name, `paper/result`."""
+        return self.found.name
 
     @property
     def runs(self) -> list[Run]:
@@ -48,24 +53,25 @@ def load_replication(
     overrides: Mapping[str, tuple[Any, str]] | None = None,
     out: Path | None = None,
 ) -> Replication:
-    """The replication `name` of the suite at `root`; its results are in `out` (default: root/results).
+    """The replication that `find_spec` finds at `root` by its name or path.
+
+    Its results are in `out` (default: results/ in its own root, or in `root` if a package brought it).
 
     Raises:
-        InputError: for the first mistake in the spec, the overrides (see `load_spec`) or the claims.
+        InputError: for the first mistake in the name, spec, overrides (see `load_spec`) or claims.
     """
-    path, out = find_spec(root, name), out or root / "results"
-    spec = load_spec(path, profile, overrides=overrides)
-    expected = root / "expected" / name
-    claims = _judged_in(spec, expected.with_name(f"{expected.name}.yaml"))
+    found = find_spec(root, name)
+    out = out or (root if found.installed else found.root) / "results"
+    spec = found.spec(profile, overrides=overrides)
+    claims = _judged_in(spec, found.expected)
     for control, breaks in spec.controls.items():
         for i, claim in enumerate(breaks.rejects):
             if claim not in claims:
                 place = ("controls", control, "rejects", i)
                 hint = f"in profile {spec.profile}; {nearest(claim, list(claims))}"
-                raise Document.load(path).error(place, f"no claim {claim!r} {hint}")
-    controls = {control: Run(load_spec(path, profile, control, overrides), out) for control in spec.controls}
-    record_path = expected.with_name(f"{expected.name}.record.yaml")
-    return Replication(name, Run(spec, out), controls, claims, record_path, bool(overrides))
+                raise Document.load(found.path).error(place, f"no claim {claim!r} {hint}")
+    controls = {control: Run(found.spec(profile, control, overrides), out) for control in spec.controls}
+    return Replication(found, Run(spec, out), controls, claims, bool(overrides))
 
 
 def judge(replication: Replication, n_claims: int) -> Judged:
@@ -90,7 +96,7 @@ def judge(replication: Replication, n_claims: int) -> Judged:
     outcomes = evaluate(replication.claims, spec.code, tables[None])
     if replication.overridden:
         return Judged(outcomes, controls, None, False)
-    stored = records.load(replication.record_path)
+    stored = records.load(replication.found.record)
     record = stored.get(spec.profile)
     changes = records.differences(record, outcomes, controls, n_claims)
     changes += records.uninvestigated(stored, replication.claims)
@@ -98,14 +104,14 @@ def judge(replication: Replication, n_claims: int) -> Judged:
     return Judged(outcomes, controls, changes, other_hash)
 
 
-def claims_of(root: Path, name: str) -> dict[str, Claim]:
-    """All claims of the replication `name`, of all profiles."""
-    return load_claims(root / "expected" / f"{name}.yaml", load_spec(find_spec(root, name)).code)
+def claims_of(found: Found) -> dict[str, Claim]:
+    """All claims of a replication, of all profiles."""
+    return load_claims(found.expected, found.spec().code)
 
 
 def count_claims(root: Path) -> int:
     """The number of claims of the suite at `root`, over which the budget of false alarms is split."""
-    return sum(len(claims_of(root, name)) for name in find_specs(root))
+    return sum(len(claims_of(found)) for found in find_specs(root).values())
 
 
 def _judged_in(spec: Spec, path: Path) -> dict[str, Claim]:

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, create_mode
 from torch.optim.lr_scheduler import LRScheduler
 
 from common.computed import Computed
-from common.document import Document, InputError, Place, Strict, nearest, one_line
+from common.document import Document, Place, Strict, nearest, one_line
 from common.ensemble import Ensemble
 from common.features import VARYING, Features
 
@@ -505,25 +505,13 @@ def _module(document: Document, place: Place, name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise document.error(place, f"{name!r} is not the dotted name of a module")
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ImportError as error:
         raise document.error(place, f"cannot import {name!r}: {one_line(error)}") from None
-
-
-def find_specs(root: Path) -> dict[str, Path]:
-    """All specs of the suite at `root`, by name (`paper/result`)."""
-    return {
-        f"{path.parent.name}/{path.stem}": path for path in sorted((root / "replications").glob("*/*.yaml"))
-    }
-
-
-def find_spec(root: Path, name: str) -> Path:
-    """The path of the spec called `name`.
-
-    Raises:
-        InputError: if there is none.
-    """
-    specs = find_specs(root)
-    if name not in specs:
-        raise InputError(f"{name}: no such replication; {nearest(name, list(specs))}")
-    return specs[name]
+    # two roots may have a folder of one name, of which Python takes the first
+    for root in document.path.resolve().parents[2:3]:
+        own = root.joinpath(*name.split(".")).with_suffix(".py")
+        if own.is_file() and own != Path(module.__file__ or "").resolve():
+            message = f"{name!r} is {module.__file__}, not {own}; rename one of the folders"
+            raise document.error(place, message)
+    return module

@@ -1,5 +1,6 @@
 """What several tests use: a small spec, and training without the compiler."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,15 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ensemble._gradient.cache_clear()
     yield
     ensemble._gradient.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _own_imports() -> Iterator[None]:
+    """Modules of other roots are forgotten after each test: another test's root has some of the same name."""
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
+    here = Path(__file__).parents[1] / "replications"
+    for name in [name for name in sys.modules if name.startswith("replications.")]:
+        if not (here / name.split(".")[1]).is_dir():
+            del sys.modules[name]

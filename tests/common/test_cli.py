@@ -1,6 +1,8 @@
-"""Tests of the command `replicate`: the README's worked example, exit codes, one line on bad input."""
+"""Tests of the command `replicate`: the README's tutorial, exit codes, one line on bad input."""
 
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,15 +14,11 @@ NAME = "example/projection"
 
 
 @pytest.fixture
-def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The README's worked example, its files as they stand there, in a folder of their own."""
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A root with the replication that `replicate new` makes."""
     monkeypatch.delenv("CI", raising=False)
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Add a replication")[1]
-    files = re.findall(r"^`([\w./]+/[\w./]+)`:.*?\n```\w+\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
-    assert len(files) == 5
-    for path, content in files:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(content, encoding="utf-8")
+    assert replicate(tmp_path, "new", NAME) == 0
+    capsys.readouterr()
     return tmp_path
 
 
@@ -28,7 +26,7 @@ def replicate(root: Path, *arguments: str) -> int:
     return main(["--root", str(root), *arguments])
 
 
-def test_the_worked_example(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert replicate(example, "status") == 0
     assert "never run" in capsys.readouterr().out
 
@@ -37,7 +35,7 @@ def test_the_worked_example(example: Path, capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().out
     assert "loses 1 of the 1 claims that it must lose" in said
     assert "squared_norm: new: reproduced, not in the record" in said
-    assert list(example.glob("results/example/projection/full/*/figures/squared_norm.png"))
+    assert list(example.glob("results/example/projection/full/*/figures/projection.png"))
 
     assert replicate(example, "record", NAME) == 0
     capsys.readouterr()
@@ -71,8 +69,11 @@ def test_a_changed_spec_is_not_compared_with_the_record(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["run", "replications/example/projection.yml"], "projection.yml: no such replication; did you mean"),
+        (["run", "nowhere/example/projection.yaml"], "expected ROOT/replications/PAPER/RESULT.yaml"),
+        (["run", "replications/example/none.yaml"], "replications/example/none.yaml: no such file; "),
         (["run", "example/projektion"], "no such replication; did you mean 'example/projection'?"),
-        (["run", "--profile", "quick"], "projection.yaml:1: profiles: no profile 'quick'; valid: full"),
+        (["run", "--profile", "quik"], ": profiles: no profile 'quik'; did you mean 'quick'?"),
         (["run", "--set", "seeds"], "--set seeds: expected KEY=VALUE, as in --set trainer.max_steps=100"),
         (["run", "--set", "trainer.max_step=1"], "trainer.max_step: unknown key; did you mean 'max_steps'?"),
         (["run", "--seeds", "-1"], "--seeds -1: seeds: "),
@@ -106,14 +107,14 @@ def test_a_control_that_names_no_claim_is_an_error(example: Path, capsys: pytest
 
 def test_a_claim_is_judged_in_its_profiles_only(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec, claims = (example / f"{folder}/example/projection.yaml" for folder in ("replications", "expected"))
-    text = spec.read_text(encoding="utf-8").replace("controls:", "profiles: {quick: {seeds: 2}}\ncontrols:")
+    text = re.sub(r"max_steps: \d+", "max_steps: 2", spec.read_text(encoding="utf-8"))
     one = claims.read_text(encoding="utf-8")
     other = (
         one.split("claims:\n")[1]
         .replace("squared_norm:", "second:")
         .replace("statement:", "profiles: [full]\n    statement:")
     )
-    spec.write_text(text.replace("max_steps: 2000", "max_steps: 2"), encoding="utf-8")
+    spec.write_text(text, encoding="utf-8")
     claims.write_text(one + other, encoding="utf-8")
     for profile, judged in (("full", True), ("quick", False)):
         assert replicate(example, "run", NAME, "--profile", profile, "--devices", "1") == 1
@@ -147,11 +148,46 @@ def test_a_folder_without_replications_is_an_error(
 
 def test_list_and_cite(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert replicate(example, "list") == 0
-    assert "10 networks of 2,000 steps; profiles: full; controls: decayed" in capsys.readouterr().out
+    assert "10 networks of 800 steps; profiles: full, quick; controls: decayed" in capsys.readouterr().out
     assert replicate(example, "cite", NAME) == 0
-    assert capsys.readouterr().out.startswith("@misc{example2026")
+    assert capsys.readouterr().out.startswith("@misc{example,")
 
 
 def test_the_suite_s_own_replications_are_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert replicate(ROOT, "list") == 0
     assert "toy_models_of_superposition/phase_diagram" in capsys.readouterr().out
+
+
+def test_the_tutorial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = re.split(r"^## ", text.split("\n## Add a replication\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+    # each block of code, with the path that the paragraph before it begins with
+    block = r"(?:\n`([\w./]+)`:(?:(?!\n\n).)*)?\n\n```(\w+)\n(.*?)^```"
+    blocks = re.findall(block, section, re.DOTALL | re.MULTILINE)[:6]
+    assert [bool(path) for path, _, _ in blocks] == [False, True, True, True, True, False]
+
+    monkeypatch.delenv("CI", raising=False)
+    for name in ("AUTHOR_NAME", "AUTHOR_EMAIL", "COMMITTER_NAME", "COMMITTER_EMAIL"):
+        monkeypatch.setenv(f"GIT_{name}", "someone")
+    monkeypatch.chdir(tmp_path)
+    said = {}
+    for path, _, content in blocks:
+        if path:
+            assert Path(path).exists()  # `replicate new` made it
+            Path(path).write_text(content, encoding="utf-8")
+            continue
+        for line in content.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[0] == "replicate":
+                assert main(words[1:]) == int(words[1] == "run")
+                said[words[1]] = capsys.readouterr().out
+            else:
+                where = subprocess.run(
+                    ["sh", "-ec", f"{line}\npwd"], capture_output=True, text=True, check=True
+                )
+                monkeypatch.chdir(where.stdout.splitlines()[-1])
+    assert "top_features: new: reproduced, not in the record" in said["run"]
+    assert "loses 1 of the 1 claims that it must lose" in said["run"]
+    assert "All as recorded." in said["check"]

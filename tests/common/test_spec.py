@@ -16,7 +16,7 @@ from common.computed import Computed
 from common.document import InputError
 from common.ensemble import Ensemble
 from common.features import Features, Independent, Varying
-from common.spec import Spec, class_arguments, find_spec, find_specs, load_spec
+from common.spec import Spec, class_arguments, load_spec
 
 MODEL = "replications.toy_models_of_superposition.model"
 
@@ -367,17 +367,6 @@ def test_a_learning_rate_may_follow_a_schedule(load: Load) -> None:
 def test_mistakes_in_optimizers_and_schedules(load: Load, old: str, new: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load(old, new)
-
-
-def test_find_specs(tmp_path: Path) -> None:
-    for name in ("b/two.yaml", "a/one.yaml", "a/notes.txt", "a/inner/three.yaml"):
-        path = tmp_path / "replications" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    assert list(find_specs(tmp_path)) == ["a/one", "b/two"]
-    assert find_spec(tmp_path, "b/two") == tmp_path / "replications" / "b" / "two.yaml"
-    with pytest.raises(InputError, match=r"^b/tow: no such replication; did you mean 'b/two'\?$"):
-        find_spec(tmp_path, "b/tow")
 
 
 # --- mistakes
