@@ -1,5 +1,6 @@
 """A replication as a whole: its runs and claims, and what became of them beside the record."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,12 +9,15 @@ from common import record as records
 from common.claims import Claim, Outcome, Verdict, evaluate, load_claims
 from common.document import Document, InputError, nearest
 from common.results import Run
-from common.spec import Spec, find_spec, find_specs, load_spec
+from common.spec import Spec, find_spec, find_specs, is_logging, load_spec
 from common.sweep import shards
 
 
 class Replication(NamedTuple):
-    """A replication's run in one profile, its controls' runs, and its claims; `overridden`: if changed."""
+    """A replication's run in one profile, its controls' runs, and its claims.
+
+    `overridden`: the spec was changed in more than what is logged.
+    """
 
     name: str
     run: Run
@@ -41,17 +45,39 @@ class Judged(NamedTuple):
     other_hash: bool
 
 
+def find_root(given: Path | None = None) -> Path:
+    """The suite's folder: `given`, else the working directory if it is one, else where this package is.
+
+    From then on its replications can be imported.
+
+    Raises:
+        InputError: if there is no suite in it.
+    """
+    package = Path(__file__).resolve().parent.parent
+    root = given or (Path.cwd() if (Path.cwd() / "replications").is_dir() else package)
+    if not (root / "replications").is_dir():
+        raise InputError(
+            f"{root}: no folder replications/ in it; give the suite's folder as --root, or root="
+        )
+    if str(root.resolve()) not in sys.path:
+        sys.path.insert(0, str(root.resolve()))  # specs name their classes by module
+    return root
+
+
 def load_replication(
     root: Path,
     name: str,
     profile: str = "full",
     overrides: Mapping[str, tuple[Any, str]] | None = None,
     out: Path | None = None,
+    keep_weights: str | None = None,
 ) -> Replication:
     """The replication `name` of the suite at `root`; its results are in `out` (default: root/results).
 
+    Its run keeps the weights of the networks that `keep_weights` says (see `Run`), its controls keep none.
+
     Raises:
-        InputError: for the first mistake in the spec, the overrides (see `load_spec`) or the claims.
+        InputError: for the first mistake in the spec, the overrides (see `load_spec`), claims or query.
     """
     path, out = find_spec(root, name), out or root / "results"
     spec = load_spec(path, profile, overrides=overrides)
@@ -65,7 +91,8 @@ def load_replication(
                 raise Document.load(path).error(place, f"no claim {claim!r} {hint}")
     controls = {control: Run(load_spec(path, profile, control, overrides), out) for control in spec.controls}
     record_path = expected.with_name(f"{expected.name}.record.yaml")
-    return Replication(name, Run(spec, out), controls, claims, record_path, bool(overrides))
+    overridden = not all(map(is_logging, overrides or {}))
+    return Replication(name, Run(spec, out, keep_weights), controls, claims, record_path, overridden)
 
 
 def judge(replication: Replication, n_claims: int) -> Judged:

@@ -1,5 +1,6 @@
 """What several tests use: a small spec, and training without the compiler."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from common.spec import Spec, load_spec
 
 # as in training: several threads on such small tensors wait for each other, minutes when the machine is busy
 torch.set_num_threads(1)
+
+ROOT = Path(__file__).parents[1]
 
 SMALL = """\
 title: A small sweep
@@ -63,6 +66,19 @@ def small(tmp_path: Path) -> Any:
         return load_spec(path, control=control, overrides=overrides)
 
     return load
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The README's worked example, its files as they stand there, in a folder of their own."""
+    monkeypatch.delenv("CI", raising=False)
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Add a replication")[1]
+    files = re.findall(r"^`([\w./]+/[\w./]+)`:.*?\n```\w+\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    assert len(files) == 5
+    for path, content in files:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content, encoding="utf-8")
+    return tmp_path
 
 
 @pytest.fixture
