@@ -17,13 +17,13 @@ from common import report
 from common.bench import bench
 from common.claims import Verdict
 from common.document import InputError, parse_value
-from common.find import Found, find_all, find_spec, find_specs
+from common.find import Found, find_all, find_root, find_spec, find_specs
 from common.new import make
 from common.progress import shown
 from common.replication import Replication, claims_of, count_claims, judge, load_replication
 from common.results import commit
 from common.sweep import shards
-from common.training import Devices, train, work
+from common.training import Devices, missing, train, work
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console() if sys.stdout.isatty() else Console(width=170)
     try:
-        root = _root(options)
+        new = options.command is _new  # which makes the folder
+        root = options.root or Path.cwd() if new else find_root(options.root)
         return int(options.command(options, root, console))
     except InputError as error:
         print(f"replicate: {error}", file=sys.stderr)
@@ -81,25 +82,19 @@ def _parser() -> argparse.ArgumentParser:
             continue
         sub.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-            help="change a key of the spec, as in trainer.max_steps=100; may be repeated",
+            help="change a key of the spec, as in trainer.max_steps=100 or "
+            "trainer.logger.class_path=lightning.pytorch.loggers.CSVLogger; may be repeated",
         )  # fmt: skip
         sub.add_argument("--seeds", help="change the seeds: how many, or a list as in [3,4,5]")
+    trained["run"].add_argument(
+        "--keep-weights", metavar="QUERY",
+        help="store the weights of these networks too, as in 'seed == 0 and density > .5'; all for all",
+    )  # fmt: skip
     add("cite", _cite, "print the papers behind the replications, as BibTeX")
     for sub in (trained["run"], benches):
         sub.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto")
         sub.add_argument("--devices", type=int, help="how many GPUs, or workers on the CPU (default: all)")
     return parser
-
-
-def _root(options: argparse.Namespace) -> Path:
-    here = Path.cwd()
-    if options.command is _new:  # which makes the folder
-        return options.root or here
-    package = Path(__file__).resolve().parent.parent
-    root: Path = options.root or (here if (here / "replications").is_dir() else package)
-    if not (root / "replications").is_dir():
-        raise InputError(f"{root}: no folder replications/ in it; give the suite's folder with --root")
-    return root
 
 
 def _named(options: argparse.Namespace, root: Path) -> list[Found]:
@@ -136,8 +131,9 @@ def _replications(options: argparse.Namespace, root: Path) -> list[Replication]:
     if getattr(options, "seeds", None) is not None:
         overrides["seeds"] = (parse_value(options.seeds), f"--seeds {options.seeds}")
     _imported(options, root)
+    keep = getattr(options, "keep_weights", None)
     names = options.names or list(find_specs(root))
-    return [load_replication(root, name, options.profile, overrides, options.out) for name in names]
+    return [load_replication(root, name, options.profile, overrides, options.out, keep) for name in names]
 
 
 def _devices(options: argparse.Namespace) -> Devices:
@@ -153,6 +149,8 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
     replications = _replications(options, root)
     devices = _devices(options)
     runs = [run for replication in replications for run in replication.runs]
+    if options.keep_weights is not None:
+        _tell_of_weights(replications, console)
     total = sum(map(work, runs))
     if not total:
         console.print("Nothing to train: all results are stored.")
@@ -172,6 +170,15 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
         for path in report.save_figures(replication.run.spec.code.figures(table), folder):
             console.print(f"figure: {path}")
     return _tell(options, root, replications, console)
+
+
+def _tell_of_weights(replications: list[Replication], console: Console) -> None:
+    for name, run in ((replication.name, replication.run) for replication in replications):
+        again = sum(run.stored(shard) is not None for shard in missing(run))
+        if run.keep.empty:
+            console.print(f"{name} is calculated: there are no weights to keep.")
+        if again:
+            console.print(f"{name}: {again} shards are stored without these weights, and are trained again.")
 
 
 def _check(options: argparse.Namespace, root: Path, console: Console) -> int:

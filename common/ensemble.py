@@ -73,6 +73,7 @@ class Ensemble(LightningModule, ABC):
         )
         self.register_buffer("steps", torch.zeros_like(self.seed_index), persistent=False)
         self.gradients: Weights = {}
+        self.losses = torch.zeros(len(self.seed_index))
         self.compiles = True
         self.optimizer: Callable[..., Optimizer] = torch.optim.AdamW
         self.lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None
@@ -128,8 +129,8 @@ class Ensemble(LightningModule, ABC):
 
     def training_step(self, uniforms: Tensor) -> Tensor:
         """The sum of all losses, whose gradients are computed with it."""
-        losses, self.gradients = self.losses_and_gradients(uniforms, self.seed_index)
-        return losses.sum()
+        self.losses, self.gradients = self.losses_and_gradients(uniforms, self.seed_index)
+        return self.losses.sum()
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Give each weight the gradient that `training_step` found, in place of autograd."""
@@ -145,6 +146,24 @@ class Ensemble(LightningModule, ABC):
         for _ in range(n_batches):
             total += self.losses_and_gradients(next(batches).to(self.device), first)[0]
         return total / n_batches
+
+    def state(self) -> dict[str, Tensor]:
+        """What training makes of the networks: weights and buffers by name, tensors (instances, ...)."""
+        given = {"seed_index", *(f"factor_{name}" for name in self.factor_names)}
+        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        return {
+            name: tensor.detach()
+            for name, tensor in tensors.items()
+            if name not in given and tensor.shape[:1] == self.seed_index.shape
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Put the networks in a `state`, that of other ensembles of the same shape."""
+        for name, tensor in state.items():
+            place, _, leaf = name.rpartition(".")
+            module = self.get_submodule(place)
+            is_weight = leaf in module._parameters
+            setattr(module, leaf, nn.Parameter(tensor) if is_weight else tensor)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Each seed's batches of uniforms."""

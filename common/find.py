@@ -45,6 +45,19 @@ class Found(NamedTuple):
         return load_spec(self.path, profile, control, overrides)
 
 
+def find_root(given: Path | None = None) -> Path:
+    """The root: `given`, else the working directory if it is one, else where this package is.
+
+    Raises:
+        InputError: if there are no replications in it.
+    """
+    package = Path(__file__).resolve().parent.parent
+    root = given or (Path.cwd() if (Path.cwd() / "replications").is_dir() else package)
+    if not (root / "replications").is_dir():
+        raise InputError(f"{root}: no folder replications/ in it; give the suite's folder with --root")
+    return root
+
+
 def find_specs(root: Path) -> dict[str, Found]:
     """The replications below `root` itself, by name."""
     paths = sorted((root / "replications").glob("*/*.yaml"))

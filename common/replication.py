@@ -9,12 +9,15 @@ from common.claims import Claim, Outcome, Verdict, evaluate, load_claims
 from common.document import Document, InputError, nearest
 from common.find import Found, find_spec, find_specs
 from common.results import Run
-from common.spec import Spec
+from common.spec import Spec, is_logging
 from common.sweep import shards
 
 
 class Replication(NamedTuple):
-    """A replication's run in one profile, its controls' runs, and its claims; `overridden`: if changed."""
+    """A replication's run in one profile, its controls' runs, and its claims.
+
+    `overridden`: the spec was changed in more than what is logged.
+    """
 
     found: Found
     run: Run
@@ -52,13 +55,16 @@ def load_replication(
     profile: str = "full",
     overrides: Mapping[str, tuple[Any, str]] | None = None,
     out: Path | None = None,
+    keep_weights: str | None = None,
 ) -> Replication:
     """The replication that `find_spec` finds at `root` by its name or path.
 
     Its results are in `out` (default: results/ in its own root, or in `root` if a package brought it).
 
+    Its run keeps the weights of the networks that `keep_weights` says (see `Run`), its controls keep none.
+
     Raises:
-        InputError: for the first mistake in the name, spec, overrides (see `load_spec`) or claims.
+        InputError: for the first mistake in the name, spec, overrides (see `load_spec`), claims or query.
     """
     found = find_spec(root, name)
     out = out or (root if found.installed else found.root) / "results"
@@ -71,7 +77,8 @@ def load_replication(
                 hint = f"in profile {spec.profile}; {nearest(claim, list(claims))}"
                 raise Document.load(found.path).error(place, f"no claim {claim!r} {hint}")
     controls = {control: Run(found.spec(profile, control, overrides), out) for control in spec.controls}
-    return Replication(found, Run(spec, out), controls, claims, bool(overrides))
+    overridden = not all(map(is_logging, overrides or {}))
+    return Replication(found, Run(spec, out, keep_weights), controls, claims, overridden)
 
 
 def judge(replication: Replication, n_claims: int) -> Judged:

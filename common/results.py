@@ -13,10 +13,12 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
-from common.ensemble import NUMERICS
+from common.document import InputError
+from common.ensemble import NUMERICS, Ensemble
 from common.spec import Spec
-from common.sweep import Shard
+from common.sweep import Shard, choose
 
 _VERSIONED = ["torch", "lightning", "torchmetrics", "numpy", "pandas", "scipy"]
 
@@ -25,11 +27,22 @@ class Run:
     """The results of one spec, with one profile and at most one control, in a folder of their own.
 
     The folder's name holds the hash of all that decides the numbers: the resolved spec with its defaults, the
-    version of our numerics and of torch. Left out, as they decide nothing: titles, claims, devices, workers.
+    version of our numerics and of torch. Left out, as they decide nothing: titles, claims, devices, workers,
+    logging, and which weights are kept.
+
+    Args:
+        spec: what is run
+        out: the folder of all results
+        keep_weights: which networks' trained weights are stored too, a query as in `choose`
+
+    Raises:
+        InputError: if the query does not fit the sweep.
     """
 
-    def __init__(self, spec: Spec, out: Path) -> None:
+    def __init__(self, spec: Spec, out: Path, keep_weights: str | None = None) -> None:
         self.spec = spec
+        trained = issubclass(spec.model_class, Ensemble)
+        self.keep = choose(spec, keep_weights).index if keep_weights and trained else pd.Index([])
         numerics = {"numerics": NUMERICS, "torch": torch.__version__.split("+")[0]}
         text = json.dumps({**spec.resolved(), **numerics}, sort_keys=True)
         self.resolved: dict[str, Any] = json.loads(text)  # as a manifest gives it back, tuples as lists
@@ -44,8 +57,60 @@ class Run:
 
     def write_shard(self, number: int, table: pd.DataFrame) -> None:
         """Store the instances of one shard, whole or not at all."""
+        for path in self._weights_paths(number):
+            path.unlink()  # of networks that were lost
         data = _to_bytes(table)
         _write(self.folder / "shards" / f"{number:05d}.{_digest(data)}.parquet", data)
+
+    def stored(self, shard: Shard) -> pd.DataFrame | None:
+        """The instances of one shard, None if they are not stored."""
+        rows = self._shard(shard.number)
+        if rows is None and (table := self.table()) is not None:
+            rows = table.loc[shard.rows.index]
+        return rows
+
+    def lacks_weights(self, shard: Shard) -> bool:
+        """Whether weights of this shard are to be kept and are not stored."""
+        wanted = shard.rows.index.intersection(self.keep)
+        return not wanted.empty and not wanted.isin(self.weights(shard.number)[0]).all()
+
+    def write_trained(self, shard: Shard, table: pd.DataFrame, state: dict[str, Tensor]) -> None:
+        """Store what training made of one shard: its instances, and of those to be kept their `state`.
+
+        Raises:
+            InputError: if the instances are stored already, and are others: no weights are then stored.
+        """
+        # the rows first: weights beside them are always those of these rows
+        if (before := self.stored(shard)) is None:
+            self.write_shard(shard.number, table)
+        elif not _same(table, before):
+            raise InputError(
+                f"{self.folder}: shard {shard.number}, trained again, has other numbers than are stored, so "
+                "its weights are not kept; was it trained on another machine? In another --out all are new"
+            )
+        places = shard.rows.index.get_indexer(shard.rows.index.intersection(self.keep))
+        if state and len(places):
+            kept = {name: tensor.cpu()[places] for name, tensor in state.items()}
+            buffer = io.BytesIO()
+            torch.save({"rows": torch.tensor(shard.rows.index[places].to_numpy()), "state": kept}, buffer)
+            data = buffer.getvalue()
+            _write(self.folder / "weights" / f"{shard.number:05d}.{_digest(data)}.pt", data)
+
+    def weights(self, number: int) -> tuple[list[int], dict[str, Tensor]]:
+        """The instances of a shard whose weights are stored, and their states, tensors (instances, ...)."""
+        rows: list[int] = []
+        states: list[dict[str, Tensor]] = []
+        for path in self._weights_paths(number):
+            data = _content(path, path.name.split(".")[1])
+            if data is not None:
+                stored = torch.load(io.BytesIO(data), weights_only=True)
+                rows += stored["rows"].tolist()
+                states.append(stored["state"])
+        names = states[0] if states else {}
+        return rows, {name: torch.cat([state[name] for state in states]) for name in names}
+
+    def _weights_paths(self, number: int) -> list[Path]:
+        return sorted(self.folder.glob(f"weights/{number:05d}.*.pt"))
 
     def _shard(self, number: int) -> pd.DataFrame | None:
         paths = self.folder.glob(f"shards/{number:05d}.*.parquet")
@@ -160,13 +225,29 @@ def _to_bytes(table: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
+def _same(table: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether two tables have the same numbers; `other` may have further columns, those of other shapes."""
+    other = other.reindex(index=table.index, columns=table.columns)
+    return bool((table.eq(other) | (table.isna() & other.isna())).to_numpy().all())
+
+
+def _from_bytes(data: bytes) -> pd.DataFrame:
+    return pd.read_parquet(io.BytesIO(data))
+
+
 def _read(path: Path, digest: str) -> pd.DataFrame | None:
     """The table in the file `path`, or None if there is none or its content is not what was written."""
+    data = _content(path, digest)
+    return None if data is None else _from_bytes(data)
+
+
+def _content(path: Path, digest: str) -> bytes | None:
+    """What is in the file `path`, or None if there is none or its content is not what was written."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
-    return pd.read_parquet(io.BytesIO(data)) if _digest(data) == digest else None
+    return data if _digest(data) == digest else None
 
 
 def _write(path: Path, data: bytes) -> None:

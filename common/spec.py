@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_orig
 import numpy as np
 import pydantic
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import Logger
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, create_model, model_validator
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -23,6 +25,7 @@ from common.features import VARYING, Features
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True, extra="forbid")
 _GIVEN_AT_RUN_TIME = {"self", "features", "seeds", "params", "optimizer", "table"}
 _NOT_FACTORS = {"part", "optimizer"}
+_LOGGING = {"logger", "log_every_steps"}
 
 
 class ClassSpec(Strict):
@@ -36,11 +39,14 @@ class TrainerSpec(Strict):
     """How long each network is trained, in optimiser steps, or less if its outcome is settled before.
 
     Compiling takes up to a minute for each shape of network, and then steps are several times faster.
+    A logger gets the mean and quantiles of the losses every so many steps; it changes no result.
     """
 
     max_steps: PositiveInt
     stop_when_settled: bool = False
     compile: bool = True
+    logger: ClassSpec | None = None
+    log_every_steps: PositiveInt = 100
 
 
 class Control(Strict):
@@ -126,6 +132,7 @@ class Spec(NamedTuple):
     features: dict[str, Any]
     optimizer: dict[str, Any]
     lr_scheduler: dict[str, Any]
+    logger: dict[str, Any]
     grids: list[Grid]
     seeds: list[int]
 
@@ -175,6 +182,22 @@ class Spec(NamedTuple):
             return None
         return functools.partial(_import(self.fields.lr_scheduler.class_path), **self.lr_scheduler)
 
+    def logger_of(self, run: Path, name: str, version: str) -> Logger | None:
+        """The logger of one shard's training, None if the spec has none.
+
+        It writes to the folder `version` of `run`/logs, or where the spec says `save_dir`, of `name` there.
+        """
+        chosen = self.fields.trainer.logger
+        if chosen is None:
+            return None
+        logger_class = _import(chosen.class_path)
+        places = {"save_dir": str(run / "logs"), "name": "", "version": version}
+        if "save_dir" in self.logger:
+            places["name"] = name
+        known = class_arguments(logger_class)
+        logger: Logger = logger_class(**{k: v for k, v in places.items() if k in known} | self.logger)
+        return logger
+
     def factors(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments of model and features at one point of the sweep."""
         return {**self.features, **self.model, **{k: v for k, v in row.items() if k != "part"}}
@@ -216,7 +239,7 @@ class Spec(NamedTuple):
                 for grid in self.grids
             ],
             "seeds": self.seeds,
-            "trainer": fields.trainer.model_dump(exclude_defaults=True),
+            "trainer": fields.trainer.model_dump(exclude_defaults=True, exclude=_LOGGING),
             "shard_size": fields.shard_size,
             **later,
         }
@@ -251,6 +274,11 @@ def load_spec(
     # the control comes last: what it breaks must stay broken in every profile
     if control is not None:
         document.apply(("controls", control, "set"))
+    trainer = document.data.get("trainer")
+    if isinstance(trainer, dict) and any(key.startswith("trainer.logger.") for key in overrides or {}):
+        trainer.setdefault("logger", {})  # no spec needs one, so there is none whose parts could be set
+    if isinstance(trainer, dict) and isinstance(trainer.get("logger"), dict):
+        trainer["logger"].setdefault("init_args", {})
     for key, (value, origin) in (overrides or {}).items():
         document.replace(key, value, origin)
     fields = document.validate(Fields)
@@ -289,6 +317,7 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
         lr_scheduler=_arguments(
             document, ("lr_scheduler",), scheduler_class, fields.lr_scheduler or _NOTHING
         ),
+        logger=_logger_arguments(document, fields.trainer.logger),
         grids=_grids(document, fields, known),
         seeds=list(range(fields.seeds)) if isinstance(fields.seeds, int) else list(fields.seeds),
     )
@@ -297,7 +326,13 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
     if not callable(getattr(_module(document, ("code",), fields.code), "figures", None)):
         raise document.error(("code",), f"{fields.code} has no function figures(table)")
     _check_structures(document, spec)
+    _check_logger(document, spec)
     return spec
+
+
+def is_logging(key: str) -> bool:
+    """Whether the dotted `key` of a spec says what is logged, which no result depends on."""
+    return key.startswith(tuple(f"trainer.{name}" for name in _LOGGING))
 
 
 def class_arguments(function: Callable[..., Any] | None) -> dict[str, Argument]:
@@ -305,11 +340,16 @@ def class_arguments(function: Callable[..., Any] | None) -> dict[str, Argument]:
     if function is None:
         return {}
     owner: Any = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+    if owner is object.__init__:
+        return {}
     # not those of the table and of what it returns: "pd.Series[bool]" means something to a type checker only
     skipped = {"return", *_GIVEN_AT_RUN_TIME}
     annotations = {name: hint for name, hint in owner.__annotations__.items() if name not in skipped}
     source = SimpleNamespace(__annotations__=annotations)
-    hints = get_type_hints(source, owner.__globals__, include_extras=True)
+    try:
+        hints = get_type_hints(source, owner.__globals__, include_extras=True)
+    except NameError:  # of a type that is imported for type checkers only
+        hints = {}
     result = {}
     for name, parameter in inspect.signature(owner).parameters.items():
         if name in _GIVEN_AT_RUN_TIME or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
@@ -446,6 +486,28 @@ def _check_structures(document: Document, spec: Spec) -> None:
                     optimizer = functools.partial(spec.optimizer_of(grid.part), list(model.parameters()))
                     given = set(document.data["lr_scheduler"]["init_args"])
                     _try_arguments(document, ("lr_scheduler",), given, schedule, optimizer)
+
+
+def _logger_arguments(document: Document, given: ClassSpec | None) -> dict[str, Any]:
+    """The checked arguments of the logger, without those of its place that are not given."""
+    if given is None:
+        return {}
+    known = class_arguments(_checked_class(document, ("trainer", "logger"), given, Logger))
+    place = ("trainer", "logger", "init_args")
+    for key in ("name", "version"):
+        if key in given.init_args:
+            raise document.error((*place, key), "each run and shard has its own; leave this out")
+    return check_arguments(document, place, known, given.init_args, optional={"save_dir", "name", "version"})
+
+
+def _check_logger(document: Document, spec: Spec) -> None:
+    """Make a logger, which writes nothing yet, so that one whose package is missing is known at once."""
+    try:
+        spec.logger_of(Path("run"), "run", "0")
+    except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        key = "class_path" if isinstance(error, ImportError) else "init_args"
+        message = one_line(error) if not isinstance(error, ImportError) else str(error).splitlines()[0]
+        raise document.error(("trainer", "logger", key), message) from None
 
 
 def _try_arguments(

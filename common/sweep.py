@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from common.document import InputError, one_line
 from common.ensemble import Ensemble
 from common.spec import Spec
 
@@ -27,6 +28,27 @@ def instances(spec: Spec) -> pd.DataFrame:
         points = [dict(zip(grid.factors, values, strict=True)) for values in product(*grid.factors.values())]
         rows += [{"part": grid.part, **point, "seed": seed} for seed in spec.seeds for point in points]
     return pd.DataFrame(rows)
+
+
+def choose(spec: Spec, query: str) -> pd.DataFrame:
+    """The instances that `query` says, in pandas' words over the columns of the sweep; `all` says all.
+
+    Raises:
+        InputError: if `query` is not a condition on these columns, or holds for no instance.
+    """
+    table = instances(spec)
+    if query == "all":
+        return table
+    columns = ", ".join(table.columns)
+    try:
+        holds = table.eval(query)
+    except Exception as error:  # pandas documents no class of its own
+        raise InputError(f"{query!r}: {one_line(error)}; the columns of {spec.name} are {columns}") from None
+    if not isinstance(holds, pd.Series) or holds.dtype != bool:
+        raise InputError(f"{query!r} is no condition; write one as in 'seed == 0', or 'all'")
+    if not holds.any():
+        raise InputError(f"{query!r} holds for no network of {spec.name}, whose columns are {columns}")
+    return table[holds]
 
 
 def shards(spec: Spec) -> list[Shard]:

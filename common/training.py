@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from common.computed import Computed
@@ -30,6 +32,9 @@ REPORT_STEPS = 100
 
 SETTLED_STEPS = 50
 """Steps between two looks at whether networks have settled."""
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Those of the networks' losses that a logger gets, beside their mean."""
 
 
 class Devices(NamedTuple):
@@ -77,10 +82,19 @@ Advance = Callable[[int], None]
 
 def work(run: Run) -> int:
     """The network-steps that `run` still has to train."""
-    if run.table() is not None:
-        return 0
-    missing = (len(shard.rows) for shard in shards(run.spec) if not run.has(shard.number))
-    return sum(missing) * run.spec.fields.trainer.max_steps
+    return sum(len(shard.rows) for shard in missing(run)) * run.spec.fields.trainer.max_steps
+
+
+def missing(run: Run) -> list[Shard]:
+    """The shards of `run` that are to be trained: not stored, or without the weights to keep."""
+    complete = run.table() is not None
+    if complete and run.keep.empty:
+        return []
+    return [
+        shard
+        for shard in shards(run.spec)
+        if not (complete or run.has(shard.number)) or run.lacks_weights(shard)
+    ]
 
 
 def train(runs: list[Run], devices: Devices, progress: Progress | None = None) -> None:
@@ -91,16 +105,15 @@ def train(runs: list[Run], devices: Devices, progress: Progress | None = None) -
     One that fails stops the rest, keeps all that is done, and raises its error.
     """
     started = time.monotonic()
-    cut = {id(run): shards(run.spec) for run in runs if run.table() is None}
-    open_runs = [run for run in runs if id(run) in cut]
-    todo = [(run, shard) for run in open_runs for shard in cut[id(run)] if not run.has(shard.number)]
+    todo = [(run, shard) for run in runs for shard in missing(run)]
     todo.sort(key=lambda item: item[0].spec.control is not None or item[1].number > 0)
-    left = {id(run): sum(r is run for r, _ in todo) for run in open_runs}
+    left = Counter(id(run) for run, _ in todo)
 
     def finish(run: Run) -> None:
-        run.finish(cut[id(run)], str(devices), time.monotonic() - started)
+        if run.table() is None:
+            run.finish(shards(run.spec), str(devices), time.monotonic() - started)
 
-    for run in open_runs:
+    for run in runs:
         if not left[id(run)]:
             finish(run)
     for run, _ in train_shards(todo, devices, progress or Progress()):
@@ -178,9 +191,12 @@ def _train_in_worker(run: Run, shard: Shard, accelerator: str, position: int) ->
 
 
 def _train_shard(run: Run, shard: Shard, accelerator: str, device: int, advance: Advance) -> pd.DataFrame:
+    trained: list[Ensemble] = []
     with _numerics(threads=1), _quiet():
-        table = train_shard(run.spec, shard, accelerator, device, advance)
-    run.write_shard(shard.number, table)
+        name = f"{run.spec.name}/{run.variant.name}/{run.hash}"
+        logger = run.spec.logger_of(run.folder, name, f"shard_{shard.number:05d}")
+        table = train_shard(run.spec, shard, accelerator, device, advance, logger, trained.append)
+    run.write_trained(shard, table, trained[0].state() if trained else {})
     return table
 
 
@@ -190,34 +206,50 @@ def train_shard(
     accelerator: str = "cpu",
     device: int = 0,
     advance: Advance = lambda network_steps: None,
+    logger: Logger | None = None,
+    trained: Callable[[Ensemble], None] = lambda ensemble: None,
 ) -> pd.DataFrame:
-    """Train or calculate one shard's instances: their rows of the sweep with `loss` and each metric."""
+    """Train or calculate one shard's instances: their rows of the sweep with `loss` and each metric.
+
+    `advance` is told of the network-steps done, `logger` of the losses, `trained` of the ensemble at the end.
+    """
     model = build(spec, shard.rows)
     if isinstance(model, Computed):
         columns = model.metrics()
         advance(len(shard.rows))
     else:
-        columns = _train_ensemble(model, spec, accelerator, device, advance)
+        columns = _train_ensemble(model, spec, accelerator, device, advance, logger)
+        trained(model)
     return pd.concat(
         [shard.rows, *(_columns(name, value, shard.rows.index) for name, value in columns.items())], axis=1
     )
 
 
 def _train_ensemble(
-    ensemble: Ensemble, spec: Spec, accelerator: str, device: int, advance: Advance
+    ensemble: Ensemble,
+    spec: Spec,
+    accelerator: str,
+    device: int,
+    advance: Advance,
+    logger: Logger | None,
 ) -> dict[str, Tensor]:
     settings = spec.fields.trainer
-    report = _Report(len(ensemble.seed_index), advance)
+    callbacks: list[Callback] = [_Report(len(ensemble.seed_index), advance)]
+    if settings.stop_when_settled:
+        callbacks.insert(0, _StopWhenSettled())
+    if logger is not None:
+        callbacks.append(_Curve(logger, settings.log_every_steps))
     trainer = Trainer(
         accelerator=accelerator,
         devices=[device] if accelerator == "cuda" else 1,
         max_epochs=-1,
         max_steps=settings.max_steps,
-        logger=False,
+        logger=logger or False,
+        log_every_n_steps=settings.log_every_steps,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[_StopWhenSettled(), report] if settings.stop_when_settled else [report],
+        callbacks=callbacks,
     )
     trainer.fit(ensemble)
     ensemble.to(trainer.strategy.root_device)
@@ -304,6 +336,31 @@ class _Report(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         told = trainer.global_step // REPORT_STEPS * REPORT_STEPS
         self.advance((trainer.max_steps - told) * self.n_instances)
+
+
+class _Curve(Callback):
+    """Logs the losses of the networks on the batch of every so manieth step, and of the last."""
+
+    def __init__(self, logger: Logger, every: int) -> None:
+        self.logger = logger
+        self.every = every
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every == 0:
+            self._log(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step % self.every:
+            self._log(trainer, pl_module)
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Ensemble)
+        losses = pl_module.losses.double().cpu()
+        quantiles = torch.quantile(losses, torch.tensor(QUANTILES, dtype=losses.dtype))
+        logged = {f"loss_q{q * 100:02.0f}": x for q, x in zip(QUANTILES, quantiles.tolist(), strict=True)}
+        self.logger.log_metrics({"loss_mean": losses.mean().item(), **logged}, step=trainer.global_step)
 
 
 @contextmanager

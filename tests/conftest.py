@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from common import ensemble
+from common.cli import main
 from common.document import parse_value
 from common.spec import Spec, load_spec
 
 # as in training: several threads on such small tensors wait for each other, minutes when the machine is busy
 torch.set_num_threads(1)
+
+ROOT = Path(__file__).parents[1]
 
 SMALL = """\
 title: A small sweep
@@ -64,6 +67,15 @@ def small(tmp_path: Path) -> Any:
         return load_spec(path, control=control, overrides=overrides)
 
     return load
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A root with the replication that `replicate new` makes, example/projection."""
+    monkeypatch.delenv("CI", raising=False)
+    assert main(["--root", str(tmp_path), "new", "example/projection"]) == 0
+    capsys.readouterr()
+    return tmp_path
 
 
 @pytest.fixture

@@ -8,18 +8,9 @@ from pathlib import Path
 import pytest
 
 from common.cli import main
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 NAME = "example/projection"
-
-
-@pytest.fixture
-def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
-    """A root with the replication that `replicate new` makes."""
-    monkeypatch.delenv("CI", raising=False)
-    assert replicate(tmp_path, "new", NAME) == 0
-    capsys.readouterr()
-    return tmp_path
 
 
 def replicate(root: Path, *arguments: str) -> int:
@@ -66,12 +57,32 @@ def test_a_changed_spec_is_not_compared_with_the_record(
     assert len(list(example.glob("results/example/projection/full/*"))) == 1
 
 
+def test_weights_are_kept_and_curves_logged_of_the_same_run(
+    example: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = example / "replications/example/projection.yaml"
+    text = spec.read_text(encoding="utf-8")
+    spec.write_text(text.replace("max_steps: 2000", "max_steps: 20, compile: false"), encoding="utf-8")
+    logged = ["--set", "trainer.logger.class_path=lightning.pytorch.loggers.CSVLogger"]
+    # compared with the record all the same, in which all is new
+    assert replicate(example, "run", "--devices", "1", *logged, "--keep-weights", "seed == 0") == 1
+    assert "not in the record" in capsys.readouterr().out
+    assert len(list(example.glob("results/example/projection/full/*/logs/shard_00000/metrics.csv"))) == 1
+    assert len(list(example.glob("results/example/projection/full/*/weights/*.pt"))) == 1
+    replicate(example, "run", "--devices", "1", "--keep-weights", "seed == 0")
+    assert "Nothing to train" in capsys.readouterr().out
+    replicate(example, "run", "--devices", "1", "--keep-weights", "all")
+    said = capsys.readouterr().out
+    assert "1 shards are stored without these weights, and are trained again" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["run", "replications/example/projection.yml"], "projection.yml: no such replication; did you mean"),
         (["run", "nowhere/example/projection.yaml"], "expected ROOT/replications/PAPER/RESULT.yaml"),
         (["run", "replications/example/none.yaml"], "replications/example/none.yaml: no such file; "),
+        (["run", "--keep-weights", "sed == 0"], "name 'sed' is not defined; the columns of example/proj"),
         (["run", "example/projektion"], "no such replication; did you mean 'example/projection'?"),
         (["run", "--profile", "quik"], ": profiles: no profile 'quik'; did you mean 'quick'?"),
         (["run", "--set", "seeds"], "--set seeds: expected KEY=VALUE, as in --set trainer.max_steps=100"),

@@ -20,6 +20,9 @@ def test_the_hash_is_of_what_decides_the_numbers(
     same = Run(small(), tmp_path).hash
     assert Run(small(title="another"), tmp_path).hash == same
     assert Run(small(controls="{}"), tmp_path).hash == same
+    logger = "{class_path: lightning.pytorch.loggers.CSVLogger}"
+    assert Run(small(trainer__logger=logger, trainer__log_every_steps="7"), tmp_path).hash == same
+    assert Run(small(), tmp_path, keep_weights="all").hash == same
     for key, value in {
         "version": "2",
         "seeds": "4",

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 
 from common.computed import Computed
 from common.document import InputError
@@ -307,6 +308,7 @@ def test_any_optimizer_can_be_named(load: Load, name: str) -> None:
 
 
 OWN = "    bias: false\n    optimizer: {class_path: torch.optim.SGD, init_args: {lr: .5}}\n"
+LOGGERS = "lightning.pytorch.loggers"
 COSINE = "lr_scheduler: {class_path: torch.optim.lr_scheduler.CosineAnnealingLR, init_args: {T_max: 10}}\n"
 
 
@@ -810,11 +812,64 @@ def test_mistakes_in_layers(load: Load, tmp_path: Path, mistake: tuple[str, ...]
         ("sweep.1.density.0", 2, "sweep.1.density.0: input should be less than or equal to 1, got 2"),
         ("sweep.2.density", 1, "sweep.2.density: a list of 2 has no item '2'"),
         ("optimizer.init_args.lr", -1.0, "optimizer.init_args.lr: AdamW: Invalid learning rate: -1.0"),
+        ("trainer.log_every_steps", 0, "trainer.log_every_steps: input should be greater than 0, got 0"),
+        ("trainer.logger", "csv", "trainer.logger: input should be a valid dictionary, got 'csv'"),
+        ("trainer.logger.name", "x", "trainer.logger.name: unknown key; valid: class_path, init_args"),
+        (
+            "trainer.logger.class_path",
+            "torch.optim.SGD",
+            "trainer.logger.class_path: 'SGD' is not a class derived from Logger; there are none",
+        ),
+        (
+            "trainer.logger.class_path",
+            f"{LOGGERS}.CSVLoger",
+            f"trainer.logger.class_path: no class 'CSVLoger' in {LOGGERS}; did you mean 'CSVLogger'?",
+        ),
+        (
+            "trainer.logger",
+            {"class_path": f"{LOGGERS}.CSVLogger", "init_args": {"prefx": "a"}},
+            "trainer.logger.init_args.prefx: unknown argument; did you mean 'prefix'?",
+        ),
+        (
+            "trainer.logger",
+            {"class_path": f"{LOGGERS}.CSVLogger", "init_args": {"version": 1}},
+            "trainer.logger.init_args.version: each run and shard has its own; leave this out",
+        ),
+        (
+            "trainer.logger",
+            {"class_path": f"{LOGGERS}.CSVLogger", "init_args": {"save_dir": 1}},
+            "trainer.logger.init_args.save_dir: input should be a valid string, got 1",
+        ),
     ],
 )
 def test_mistakes_on_the_command_line(load: Load, tmp_path: Path, key: str, value: Any, message: str) -> None:
     origin = f"--set {key}={value}"
     assert message_of(load, tmp_path, overrides={key: (value, origin)}) == f"{origin}: {message}"
+
+
+class Uninstalled(CSVLogger):
+    """A logger whose package is missing."""
+
+    def __init__(self, save_dir: str) -> None:
+        raise ModuleNotFoundError("No package 'curves'.\nHINT: install it")
+
+
+class Bare(CSVLogger):
+    """A logger that refuses its arguments."""
+
+    def __init__(self, save_dir: str, token: str = "") -> None:
+        raise ValueError("no token")
+
+
+def test_a_logger_that_cannot_be_made_is_told_at_once(load: Load, tmp_path: Path, code: ModuleType) -> None:
+    for logger, message in {
+        Uninstalled: "class_path: No package 'curves'.",
+        Bare: "init_args: no token",
+    }.items():
+        setattr(code, logger.__name__, logger)
+        given = {"trainer.logger.class_path": (f"{code.__name__}.{logger.__name__}", "--set")}
+        said = message_of(load, tmp_path, overrides=given)
+        assert said.split(": ", 1)[1] == f"trainer.logger.{message}"
 
 
 def test_no_file(tmp_path: Path) -> None:

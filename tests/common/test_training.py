@@ -19,6 +19,7 @@ import torch
 
 from common import training
 from common.computed import Computed
+from common.document import InputError
 from common.ensemble import Ensemble
 from common.features import Varying
 from common.results import Run
@@ -351,3 +352,117 @@ def test_a_gpu_agrees_with_the_cpu_to_rounding(small: Any, tmp_path: Path) -> No
     cpu = trained(small(), tmp_path / "cpu")
     gpu = trained(small(), tmp_path / "gpu", Devices("cuda", 1))
     pd.testing.assert_frame_equal(gpu, cpu, rtol=1e-3, atol=1e-4)
+
+
+FEW = {"trainer__max_steps": "10"}
+CSV = "{class_path: lightning.pytorch.loggers.CSVLogger}"
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_a_logger_gets_mean_and_quantiles_and_changes_nothing(small: Any, tmp_path: Path) -> None:
+    plain = trained(small(**FEW), tmp_path / "plain")
+    logged = small(**FEW, trainer__logger=CSV, trainer__log_every_steps="4")
+    run = Run(logged, tmp_path / "logged")
+    assert run.hash == Run(small(**FEW), tmp_path).hash
+    pd.testing.assert_frame_equal(trained(logged, tmp_path / "logged"), plain, check_exact=True)
+    folders = sorted(path.name for path in (run.folder / "logs").iterdir())
+    assert folders == [f"shard_{number:05d}" for number in range(5)]
+    curve = pd.read_csv(run.folder / "logs" / "shard_00000" / "metrics.csv")
+    assert list(curve["step"]) == [4, 8, 10]
+    quantiles = ["loss_q05", "loss_q25", "loss_q50", "loss_q75", "loss_q95"]
+    assert {*curve} == {"step", "loss_mean", *quantiles}
+
+    # the first step's losses are those of the start
+    first = small(trainer__logger=CSV, trainer__log_every_steps="1", trainer__max_steps="1")
+    trained(first, tmp_path)
+    shard = shards(first)[0]
+    model = build(first, shard.rows)
+    assert isinstance(model, Ensemble)
+    losses, _ = model.losses_and_gradients(next(iter(model.train_dataloader())), model.seed_index)
+    curve = pd.read_csv(Run(first, tmp_path).folder / "logs" / "shard_00000" / "metrics.csv")
+    (row,) = curve.to_dict("records")
+    np.testing.assert_allclose(row["loss_mean"], losses.double().mean())
+    expected = np.quantile(losses.double().numpy(), [0.05, 0.25, 0.5, 0.75, 0.95])
+    np.testing.assert_allclose([row[name] for name in quantiles], expected)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_logs_go_where_the_spec_says_each_run_and_shard_in_its_own_folder(small: Any, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    logger = f"{{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {{save_dir: {place}}}}}"
+    runs = [
+        Run(small(control=control, trainer__max_steps="10", trainer__logger=logger), tmp_path / "out")
+        for control in (None, "short")
+    ]
+    train(runs, ONE)
+    for run in runs:
+        folder = place / "nobody" / "small" / run.variant.name / run.hash
+        assert len(list(folder.glob("shard_*/metrics.csv"))) == 5
+        assert not (run.folder / "logs").exists()
+
+
+KEPT = "seed == 0 and density > .3"
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_weights_of_chosen_networks_are_kept_and_change_nothing(small: Any, tmp_path: Path) -> None:
+    plain = trained(small(**FEW), tmp_path / "plain")
+    run = Run(small(**FEW), tmp_path / "kept", KEPT)
+    assert run.hash == Run(small(**FEW), tmp_path).hash
+    train([run], ONE)
+    table = run.table()
+    assert table is not None
+    pd.testing.assert_frame_equal(table, plain, check_exact=True)
+    kept = {row for shard in shards(run.spec) for row in run.weights(shard.number)[0]}
+    assert kept == set(table.query(KEPT).index)
+    for shard in shards(run.spec):
+        rows, state = run.weights(shard.number)
+        if rows:
+            weights = state["weights.weight"].reshape(len(rows), -1).numpy()
+            np.testing.assert_array_equal(weights, table.loc[rows, WEIGHTS[:2]])
+            assert {*state} == {"weights.weight", "weights.bias", "steps"}
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_only_shards_whose_weights_are_asked_for_are_trained_again(small: Any, tmp_path: Path) -> None:
+    trained(small(**FEW), tmp_path)
+    run = Run(small(**FEW), tmp_path, "seed == 2 and density == .1")
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    wanted = [s for s in shards(run.spec) if not s.rows.query("seed == 2 and density == .1").empty]
+    assert 0 < len(wanted) < 5
+    told = Told()
+    total = work(run)
+    train([run], ONE, told)
+    assert [n for _, n in told.tables] == [len(shard.rows) for shard in wanted]
+    assert sum(told.steps) == total
+    assert {path: path.read_bytes() for path in before} == before
+    assert work(run) == work(Run(small(**FEW), tmp_path)) == 0
+
+    # damaged weights are missing
+    path = next(run.folder.glob("weights/*.pt"))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert work(run) == len(wanted[0].rows) * 10
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_weights_of_other_numbers_than_are_stored_are_refused(small: Any, tmp_path: Path) -> None:
+    trained(small(**FEW), tmp_path)
+    run = Run(small(**FEW), tmp_path, "all")
+    (path,) = run.folder.glob("shards/00001.*")
+    other = pd.read_parquet(path)
+    other["loss"] += 1e-7
+    path.unlink()
+    run.write_shard(1, other)
+    with pytest.raises(InputError, match=r"shard 1, trained again, has other numbers than are stored"):
+        train([run], ONE)
+    assert run.weights(0)[0]
+    assert not run.weights(1)[0]
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_weights_of_a_shard_that_was_lost_go_with_it(small: Any, tmp_path: Path) -> None:
+    run = Run(small(**FEW), tmp_path, "all")
+    train([run], ONE)
+    run.write_shard(1, shards(run.spec)[1].rows.assign(loss=1.0))
+    assert not run.weights(1)[0]
+    assert run.weights(2)[0]

@@ -1,0 +1,152 @@
+"""Results in Python, for a notebook: `result(name)` has table, claims, figures and trained networks."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from common import report
+from common.claims import evaluate
+from common.document import InputError
+from common.ensemble import Ensemble
+from common.find import find_root
+from common.replication import Replication, load_replication
+from common.sweep import choose, shards
+from common.training import Devices, build, train
+
+
+class Result:
+    """What came out of one replication in one profile, as `result` gives it."""
+
+    def __init__(self, replication: Replication) -> None:
+        self.replication = replication
+
+    @functools.cached_property
+    def table(self) -> pd.DataFrame:
+        """The instances table: a row per trained network with its factors, seed, loss and metrics.
+
+        Raises:
+            InputError: if the results are not complete.
+        """
+        run = self.replication.run
+        table = run.table()
+        if table is None:
+            why = run.why_incomplete(shards(run.spec))
+            how = "result(..., train=True) or `replicate run` trains it"
+            raise InputError(f"{self.replication.name} ({run.variant.name}): {why}; {how}")
+        return table
+
+    @functools.cached_property
+    def claims(self) -> pd.DataFrame:
+        """A row per claim, by name: what was said, what came out, and the verdict.
+
+        `low` and `high` are the interval of `value`, `region_low` and `region_high` the region that counts as
+        reproduced; `investigated` is what was found out of a claim that was not reproduced, else None.
+        """
+        outcomes = evaluate(self.replication.claims, self.replication.run.spec.code, self.table)
+        rows = {
+            name: {
+                "statement": " ".join(outcome.claim.statement.split()),
+                "kind": outcome.claim.kind,
+                "said": report.said(outcome.claim),
+                "value": outcome.value,
+                "low": outcome.low,
+                "high": outcome.high,
+                "region_low": outcome.region[0],
+                "region_high": outcome.region[1],
+                "verdict": str(outcome.verdict),
+                "reason": outcome.reason,
+                "investigated": outcome.claim.investigated,
+            }
+            for name, outcome in outcomes.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("claim")
+
+    def figures(self) -> dict[str, Figure]:
+        """The figures by name, drawn anew."""
+        figures: dict[str, Figure] = self.replication.run.spec.code.figures(self.table)
+        return figures
+
+    def model(self, query: str = "all") -> Ensemble:
+        """The trained networks that `query` says, in the order of the table: a LightningModule.
+
+        `query` is in pandas' words over the columns of the sweep, as in "seed == 0 and density > .5". Their
+        weights must have been kept. What a model records of its training in anything but weights and buffers
+        is not there.
+
+        Raises:
+            InputError: if the query does not fit the sweep, the networks are not of one shape, or their
+                weights were not kept.
+        """
+        run = self.replication.run
+        if not issubclass(run.spec.model_class, Ensemble):
+            raise InputError(f"{self.replication.name} is calculated: there are no weights")
+        rows = choose(run.spec, query)
+        structural = run.spec.structural()
+        if structural and len(rows[structural].drop_duplicates()) > 1:
+            raise InputError(
+                f"{query!r}: networks of several shapes; give one value of {', '.join(structural)}"
+            )
+        found: dict[int, dict[str, torch.Tensor]] = {}
+        for shard in shards(run.spec):
+            if not shard.rows.index.intersection(rows.index).empty:
+                kept, state = run.weights(shard.number)
+                found |= {row: {k: v[i] for k, v in state.items()} for i, row in enumerate(kept)}
+        if missing := sum(row not in found for row in rows.index):
+            how = f"`replicate run {self.replication.name} --keep-weights QUERY` or keep_weights= does"
+            raise InputError(f"{query!r}: weights of {missing} of {len(rows)} networks were not kept; {how}")
+        model = build(run.spec, rows)
+        assert isinstance(model, Ensemble)
+        chosen = [found[row] for row in rows.index]
+        model.restore({name: torch.stack([state[name] for state in chosen]) for name in chosen[0]})
+        return model
+
+
+def result(
+    name: str,
+    profile: str = "full",
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    root: Path | str | None = None,
+    out: Path | str | None = None,
+    train: bool = False,
+    keep_weights: str | None = None,
+    devices: int = 1,
+) -> Result:
+    """The stored results of the replication `name`, PAPER/RESULT.
+
+    Args:
+        name: as `replicate list` shows it
+        profile: full, or a profile of its spec
+        overrides: keys of the spec to change, as in {"trainer.max_steps": 100}
+        root: the folder of the suite (default: the working directory, else where this package is)
+        out: the folder of the results (default: `root`/results)
+        train: train first what is missing; controls are not
+        keep_weights: with `train`, keep the weights of these networks, a query as `Result.model` takes it
+        devices: how many GPUs, or processes on the CPU, train; a script that asks for several needs
+            `if __name__ == "__main__":`
+
+    Raises:
+        InputError: in one line, for the first mistake in these arguments, the spec or the claims.
+    """
+    given = {key: (value, f"overrides[{key!r}]") for key, value in (overrides or {}).items()}
+    folder = find_root(None if root is None else Path(root))
+    where = None if out is None else Path(out)
+    replication = load_replication(folder, name, profile, given, where, keep_weights if train else None)
+    if train:
+        _train(replication, devices)
+    return Result(replication)
+
+
+def _train(replication: Replication, devices: int) -> None:
+    if devices < 1:
+        raise InputError(f"devices={devices}: expected at least 1")
+    try:
+        chosen = Devices.choose(count=devices)
+    except ValueError as error:
+        raise InputError(f"devices: {error}") from None
+    train([replication.run], chosen)

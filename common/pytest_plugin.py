@@ -1,0 +1,141 @@
+"""Replications as tests, for those who prefer it: `pytest --replications`.
+
+Each claim is a test that it is as recorded, each control one that it loses what it must.
+Imported by every test run: nothing that takes time is imported before the option is given.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from common.record import Change
+    from common.replication import Replication
+
+
+class NotAsRecordedError(Exception):
+    """What `replicate check` would print of a claim or control."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this plugin."""
+    group = parser.getgroup("replications")
+    group.addoption(
+        "--replications", action="store_true",
+        help="run replications as tests, in place of other tests: train what is missing, and check that each "
+        "claim is as recorded and that each control loses what it must",
+    )  # fmt: skip
+    group.addoption("--replications-profile", default="quick", help="full or a profile of the specs (quick)")
+    group.addoption("--replications-out", type=Path, help="where results are stored (default: ROOT/results)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect from the replications where the command line names no place."""
+    if config.getoption("replications"):
+        from common.document import InputError
+        from common.find import find_root
+
+        try:
+            root = find_root()
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from None
+        config.stash[_ROOT] = root
+        if config.args_source is not pytest.Config.ArgsSource.ARGS:
+            config.args = [str(root / "replications")]
+
+
+_ROOT: pytest.StashKey[Path] = pytest.StashKey()
+_CLAIMS: pytest.StashKey[int] = pytest.StashKey()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out all files but specs."""
+    if config.getoption("replications") and collection_path.is_file():
+        return collection_path.suffix != ".yaml"
+    return None
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """The tests of one spec."""
+    if not parent.config.getoption("replications") or file_path.suffix != ".yaml":
+        return None
+    from common.find import find_specs
+
+    for name, found in find_specs(parent.config.stash[_ROOT]).items():
+        if found.path.resolve() == file_path.resolve():
+            spec: _Spec = _Spec.from_parent(parent, path=file_path, name=name, nodeid=name)
+            return spec
+    return None
+
+
+class _Spec(pytest.File):
+    """One replication: its tests share its training and judging."""
+
+    def collect(self) -> Iterable[pytest.Item]:
+        from common import record
+
+        self.replication = self._load()
+        stored = record.load(self.replication.found.record).get(self.config.getoption("replications_profile"))
+        claims, controls = (stored.claims, stored.controls) if stored else ({}, {})
+        for claim in {**claims, **self.replication.claims}:
+            yield _Test.from_parent(self, name=claim, about=claim)
+        for control in {**controls, **self.replication.controls}:
+            yield _Test.from_parent(self, name=f"control:{control}", about=f"{control}: ")
+
+    def _load(self) -> "Replication":
+        from common.replication import load_replication
+
+        config = self.config
+        return load_replication(
+            config.stash[_ROOT], self.name, config.getoption("replications_profile"),
+            out=config.getoption("replications_out"),
+        )  # fmt: skip
+
+    def setup(self) -> None:
+        """Train what is missing, and judge."""
+        from common.replication import count_claims, judge
+        from common.training import Devices, train
+
+        root, stash = self.config.stash[_ROOT], self.config.stash
+        if _CLAIMS not in stash:
+            stash[_CLAIMS] = count_claims(root)
+        # one process of pytest-xdist is one of many
+        count = 1 if hasattr(self.config, "workerinput") else None
+        train(self.replication.runs, Devices.choose(count=count))
+        self.changes: list[Change] = judge(self.replication, stash[_CLAIMS]).changes or []
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """A mistake in spec or claims in one line."""
+        from common.document import InputError
+
+        return str(excinfo.value) if isinstance(excinfo.value, InputError) else super().repr_failure(excinfo)
+
+
+class _Test(pytest.Item):
+    """One claim, or one control (its name and a colon in `about`): fails if it is not as recorded."""
+
+    def __init__(self, *, about: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.about = about
+
+    def runtest(self) -> None:
+        assert isinstance(self.parent, _Spec)
+        is_control = self.about.endswith(": ")
+        lines = [
+            f"not as recorded: {change.claim}: {change.problem}"
+            for change in self.parent.changes
+            if change.claim == self.about or (is_control and change.claim.startswith(self.about))
+        ]
+        if lines:
+            raise NotAsRecordedError("\n".join(lines))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The lines that `replicate check` would print."""
+        known = isinstance(excinfo.value, NotAsRecordedError)
+        return str(excinfo.value) if known else super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """The spec, and the test's name."""
+        return self.path, None, self.nodeid

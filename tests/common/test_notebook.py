@@ -1,0 +1,130 @@
+"""Tests of common/notebook.py: the README's lines, what a result has, networks trained and loaded again."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from common.document import InputError
+from common.ensemble import Ensemble
+from common.notebook import Result, result
+from tests.conftest import ROOT
+
+NAME = "example/projection"
+SHORT = {"trainer.max_steps": 30, "trainer.compile": False}
+
+
+@pytest.fixture
+def short(example: Path) -> Any:
+    """A function that gives the worked example's result after few steps."""
+
+    def load(**arguments: Any) -> Result:
+        overrides = SHORT | arguments.pop("overrides", {})
+        return result(NAME, overrides=overrides, root=example, **arguments)
+
+    return load
+
+
+def test_the_lines_in_the_readme(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## In a notebook")[1]
+    lines = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert lines is not None
+    assert len([line for line in lines[1].splitlines() if line]) == 3
+    name = re.search(r'result\("(\w+/\w+)"', lines[1])
+    assert name is not None
+    # a small spec of that name: the lines are as they stand, what they name would train for a minute
+    for folder in ("replications", "expected"):
+        path = example / folder / f"{name[1]}.yaml"
+        path.parent.mkdir()
+        (example / folder / f"{NAME}.yaml").rename(path)
+    spec = example / "replications" / f"{name[1]}.yaml"
+    quick = "profiles: {quick: {trainer.max_steps: 30, trainer.compile: false}}\n"
+    spec.write_text(quick + spec.read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.chdir(example)
+    result(name[1], profile="quick", train=True)
+    names: dict[str, Any] = {}
+    exec(lines[1], names)
+    assert isinstance(names["r"], Result)
+
+
+def test_a_result_has_table_claims_and_figures(short: Any, example: Path) -> None:
+    r = short(train=True)
+    assert list(r.table["seed"]) == [seed for seed in range(5) for _ in range(2)]
+    assert list(r.claims.columns) == [
+        "statement", "kind", "said", "value", "low", "high", "region_low", "region_high", "verdict", "reason",
+        "investigated",
+    ]  # fmt: skip
+    (claim,) = r.claims.itertuples()
+    assert (claim.Index, claim.statement) == ("squared_norm", "the squared weights sum to 1")
+    assert (claim.kind, claim.said, claim.investigated) == ("theory", "theory 1", None)
+    assert claim.value == pytest.approx(r.table.query("density == .5")["squared_norm"].mean())
+    assert claim.low < claim.value < claim.high
+    assert (claim.region_low, claim.region_high) == pytest.approx((0.95, 1.05))
+    assert claim.verdict in ("not reproduced", "inconclusive")
+    assert isinstance(r.figures()["squared_norm"], Figure)
+    # the results are stored, where they belong to this spec alone; the control was not trained
+    assert len(list(example.glob("results/example/projection/*/*/manifest.json"))) == 1
+    pd.testing.assert_frame_equal(short().table, r.table)
+
+
+def test_kept_networks_give_the_table_s_numbers_again(short: Any) -> None:
+    r = short(train=True, keep_weights="seed < 2")
+    networks = r.model("seed == 1")
+    assert isinstance(networks, Ensemble)
+    rows = r.table.query("seed == 1")
+    squared_norm = networks.metrics()["squared_norm"].numpy()
+    np.testing.assert_array_equal(squared_norm, rows["squared_norm"].to_numpy())
+    np.testing.assert_array_equal(networks.evaluate().numpy(), rows["loss"].to_numpy())
+    # in the order of the table, each with its own factors
+    assert networks.factors["density"].squeeze(1).tolist() == rows["density"].tolist()
+    assert torch.equal(r.model("seed < 2").weights["weight"][2:], networks.weights["weight"])
+
+    with pytest.raises(InputError, match=r"^'all': weights of 6 of 10 networks were not kept; "):
+        r.model()
+    # stored already, without the weights: trained again
+    assert len(short(train=True, keep_weights="all").model().seed_index) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, r"^example/projection \(full\): never run; result\(\.\.\., train=True\) or `replicate run`"),
+        ({"profile": "quick"}, r"projection.yaml:1: profiles: no profile 'quick'; valid: full$"),
+        ({"overrides": {"seed": 2}}, r"^overrides\['seed'\]: seed: unknown key; did you mean 'seeds'\?$"),
+        ({"train": True, "devices": 0}, r"^devices=0: expected at least 1$"),
+        ({"train": True, "keep_weights": "sed == 0"}, r"name 'sed' is not defined; the columns of example/p"),
+        (
+            {"train": True, "keep_weights": "seed =="},
+            r"^'seed ==': .*; the columns of example/projection are",
+        ),
+        ({"train": True, "keep_weights": "seed"}, r"^'seed' is no condition; write one as in 'seed == 0'"),
+        ({"train": True, "keep_weights": "seed > 9"}, r"^'seed > 9' holds for no network of example/project"),
+    ],
+)
+def test_bad_input_is_one_line(short: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
+        assert short(**arguments).table is None
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_folder_without_a_suite_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path}: no folder replications/ in it")):
+        result(NAME, root=tmp_path)
+
+
+def test_networks_of_several_shapes_are_no_ensemble(short: Any, example: Path) -> None:
+    spec = example / "replications" / f"{NAME}.yaml"
+    text = (
+        spec.read_text(encoding="utf-8")
+        .replace("n_features: 2, batch_size: 256", "n_features: 2")
+        .replace("density: [1., .5]", "{density: .5, batch_size: [64, 128]}")
+    )
+    spec.write_text(text, encoding="utf-8")
+    r = short()
+    with pytest.raises(InputError, match="'all': networks of several shapes; give one value of batch_size"):
+        r.model()
