@@ -28,7 +28,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "claim is as recorded and that each control loses what it must",
     )  # fmt: skip
     group.addoption("--replications-profile", default="quick", help="full or a profile of the specs (quick)")
-    group.addoption("--replications-out", type=Path, help="where results are stored (default: ROOT/results)")
+    group.addoption(
+        "--replications-out", type=Path,
+        help="where results are stored (default: ROOT/results); write it with an equals sign",
+    )  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
