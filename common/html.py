@@ -24,8 +24,8 @@ from common.report import number
 FIGURE_BYTES = 300_000
 """A larger SVG has its points and lines drawn as pixels."""
 
-TABLE_BYTES = 400_000
-"""A larger table is averaged, and then cut."""
+TABLE_BYTES = 600_000
+"""A larger table is averaged over seeds, and then thinned."""
 
 _SYMBOL = {
     Verdict.REPRODUCED: "✓",
@@ -68,7 +68,7 @@ def page(report: Answer, exhibits: Mapping[str, Exhibit]) -> str:
     environment.filters.update(
         accepted=_accepted, data_uri=_data_uri, duration=_duration, link=_link, ours=ours, said=_said
     )
-    environment.filters.update(anchor=_anchor, symbol=_SYMBOL.__getitem__, yaml=_yaml)
+    environment.filters.update(anchor=_anchor, authors=_authors, symbol=_SYMBOL.__getitem__, yaml=_yaml)
     template = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         report=report, exhibits=exhibits, verdicts=list(Verdict), css_class=_CLASS
@@ -122,9 +122,9 @@ def _csv(table: pd.DataFrame) -> tuple[str, str]:
         said += f" and {len(table.columns)} columns, of which those numbered (name_0, name_1) are left out"
         csv = text(means.reset_index())
     if len(csv) > TABLE_BYTES:
-        csv = csv[: csv.rfind("\n", 0, TABLE_BYTES) + 1]
-        rows = csv.count("\n") - 1
-        said += f"; of the means only the first {rows:,} rows"
+        step = -(-len(csv) // TABLE_BYTES)
+        said += f"; of the means one row in {step}"
+        csv = text(means.iloc[::step].reset_index())
     return csv, said
 
 
@@ -136,6 +136,12 @@ def _data_uri(text: str, media_type: str) -> str:
 
 def _anchor(name: str) -> str:
     return re.sub(r"[^\w-]", "-", name)
+
+
+def _authors(author: str) -> str:
+    """The authors as BibTeX has them, of more than three only the first."""
+    names = author.split(" and ")
+    return f"{names[0]} et al." if len(names) > 3 else "; ".join(names)
 
 
 def _link(url: str | None) -> str | None:

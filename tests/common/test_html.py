@@ -128,7 +128,7 @@ def test_a_large_table_is_averaged_and_then_cut(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(html, "TABLE_BYTES", 50)
     shortest = html.exhibit("", {}, table)
     assert shortest.csv == "part,density,networks,loss\na,0.1,2,0.666667\n"
-    assert "only the first 1 rows" in shortest.note
+    assert "of the means one row in 2" in shortest.note
 
 
 @pytest.fixture(scope="module")
