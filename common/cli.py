@@ -200,7 +200,7 @@ def _tell(
         console.print("The spec was changed on the command line: nothing is compared with the record.")
     else:
         console.print("All as recorded." if not problems else f"{problems} things are not as recorded.")
-    _publish(options, root, replications, fresh, console)
+    _publish(options, root, replications, fresh, n_claims, console)
     return 1 if problems else 0
 
 
@@ -209,6 +209,7 @@ def _publish(
     root: Path,
     replications: list[Replication],
     fresh: Mapping[str, Fresh],
+    n_claims: int,
     console: Console,
 ) -> None:
     """Write the report at the end of a run: on the whole suite, or only on what was changed for this run."""
@@ -223,7 +224,8 @@ def _publish(
             if name in judged or options.profile in ("full", *load_spec(path).fields.profiles)
         ]
     try:
-        publish(root, options.profile, known, to, fresh, _commands(options, known), judge_rest=False)
+        commands = _commands(options, known)
+        publish(root, options.profile, known, to, fresh, commands, n_claims, judge_rest=False)
     except OSError as error:
         console.print(f"no report: {error}", markup=False)
     else:
@@ -248,9 +250,9 @@ def _report(options: argparse.Namespace, root: Path, console: Console) -> int:
         return 0
     to = options.to or (options.out or root / "results") / "report"
     replications = _replications(options, root)
-    commands = _commands(options, replications)
+    commands, n_claims = _commands(options, replications), count_claims(root)
     try:
-        written = publish(root, options.profile, replications, to, {}, commands, judge_rest=True)
+        written = publish(root, options.profile, replications, to, {}, commands, n_claims, judge_rest=True)
     except OSError as error:
         raise InputError(f"{to}: the report cannot be written: {error}") from None
     for missing in written.not_run:

@@ -15,7 +15,7 @@ from common.answer import Answer, NotRun, ReplicationAnswer, answer, badge, juni
 from common.document import Strict
 from common.html import Exhibit, exhibit, page
 from common.papers import load_papers
-from common.replication import Judged, Replication, count_claims, judge
+from common.replication import Judged, Replication, judge
 from common.results import commit
 from common.sweep import shards
 
@@ -42,6 +42,7 @@ def publish(
     to: Path,
     fresh: Mapping[str, Fresh],
     commands: Mapping[str, str],
+    n_claims: int,
     *,
     judge_rest: bool,
 ) -> Answer:
@@ -49,12 +50,12 @@ def publish(
 
     What is `fresh` is taken as it is. Of the rest, a part that an earlier report has is taken over if neither
     data nor code nor claims have changed; others are judged if `judge_rest`, else listed as not judged.
-    `commands` are those that rerun each replication.
+    `commands` are those that rerun each replication, `n_claims` is as for `judge`.
 
     Raises:
         OSError: if it cannot be written.
     """
-    n_claims, code = count_claims(root), commit(root)
+    code = commit(root)
     parts: list[_Part] = []
     not_run: list[NotRun] = []
     for replication in replications:
