@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help replicate-all replicate-quick check record test bench clean
+.PHONY: help replicate-all replicate-quick check record report test bench clean
 
 PYTHON ?= python3
 INSTALLED := .venv/.installed
@@ -18,6 +18,9 @@ check: $(INSTALLED) ## judge the stored results again, without training
 
 record: $(INSTALLED) ## make the stored results the reference in expected/, and show what changes
 	.venv/bin/replicate record
+
+report: $(INSTALLED) ## write the report on the stored results, results/report/report.html
+	.venv/bin/replicate report
 
 test: $(INSTALLED) ## lint, types and tests
 	.venv/bin/ruff check .

@@ -5,21 +5,23 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.console import Console
 
+from common import answer, report
 from common import record as records
-from common import report
 from common.bench import bench
 from common.claims import Verdict
 from common.document import InputError, parse_value
 from common.find import Found, find_all, find_root, find_spec, find_specs
 from common.new import make
 from common.progress import shown
+from common.publish import Fresh, publish, schema
 from common.replication import Replication, claims_of, count_claims, judge, load_replication
 from common.results import commit
 from common.sweep import shards
@@ -90,6 +92,16 @@ def _parser() -> argparse.ArgumentParser:
         "--keep-weights", metavar="QUERY",
         help="store the weights of these networks too, as in 'seed == 0 and density > .5'; all for all",
     )  # fmt: skip
+    reports = add("report", _report, "write the report on stored results, as a page and for machines")
+    reports.add_argument("--profile", default="full", help="full (default) or a profile of the spec")
+    reports.add_argument("--out", type=Path, help="where results are stored (default: ROOT/results)")
+    reports.add_argument("--to", type=Path, help="the folder to write into (default: OUT/report)")
+    reports.add_argument("--schema", action="store_true", help="print the JSON schema of report.json instead")
+    compares = add("compare", _compare, "say in what two reports differ", names=False)
+    for name in ("a", "b"):
+        compares.add_argument(
+            name, type=Path, metavar=f"RUN_{name.upper()}", help="a report.json, or its folder"
+        )
     add("cite", _cite, "print the papers behind the replications, as BibTeX")
     for sub in (trained["run"], benches):
         sub.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto")
@@ -163,13 +175,15 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
             f"Trained in {seconds:.0f} s on {devices.n} x {devices}: "
             f"{total / seconds:,.0f} networks x steps per second, starting and compiling included."
         )
+    drawn: dict[str, Mapping[str, Figure]] = {}
     for replication in replications:
         table = replication.run.table()
         assert table is not None
         folder = replication.run.folder / "figures"
-        for path in report.save_figures(replication.run.spec.code.figures(table), folder):
+        drawn[replication.name] = replication.run.spec.code.figures(table)
+        for path in report.save_figures(drawn[replication.name], folder):
             console.print(f"figure: {path}")
-    return _tell(options, root, replications, console)
+    return _tell(options, root, replications, console, drawn)
 
 
 def _tell_of_weights(replications: list[Replication], console: Console) -> None:
@@ -182,16 +196,24 @@ def _tell_of_weights(replications: list[Replication], console: Console) -> None:
 
 
 def _check(options: argparse.Namespace, root: Path, console: Console) -> int:
-    return _tell(options, root, _replications(options, root), console)
+    return _tell(options, root, _replications(options, root), console, {})
 
 
-def _tell(options: argparse.Namespace, root: Path, replications: list[Replication], console: Console) -> int:
-    """Print verdicts and what is not as recorded; the exit code."""
+def _tell(
+    options: argparse.Namespace,
+    root: Path,
+    replications: list[Replication],
+    console: Console,
+    drawn: Mapping[str, Mapping[str, Figure]],
+) -> int:
+    """Print verdicts and what is not as recorded, and write the report; the exit code."""
     n_claims = {found: count_claims(found) for found in {one.found.root for one in replications}}
     problems = 0
+    fresh = {}
     for replication in replications:
         judged = judge(replication, n_claims[replication.found.root])
         problems += len(judged.changes or [])
+        fresh[replication.name] = Fresh(judged, drawn.get(replication.name))
         title = f"{replication.name}, {options.profile}"
         console.print(report.table(title, judged.outcomes, judged.changes))
         for line in report.remarks(judged.outcomes):
@@ -210,7 +232,76 @@ def _tell(options: argparse.Namespace, root: Path, replications: list[Replicatio
         console.print("The spec was changed on the command line: nothing is compared with the record.")
     else:
         console.print("All as recorded." if not problems else f"{problems} things are not as recorded.")
+    _write_report(options, root, replications, console, fresh)
     return 1 if problems else 0
+
+
+def _write_report(
+    options: argparse.Namespace,
+    root: Path,
+    replications: list[Replication],
+    console: Console,
+    fresh: Mapping[str, Fresh],
+) -> None:
+    """Write the report at the end of a run: on the whole suite, or only on what was changed for this run."""
+    roots = {one.found.root for one in replications if not one.found.installed}
+    home = roots.pop() if len(roots) == 1 else root
+    to, known = (options.out or home / "results") / "report", replications
+    if any(replication.overridden for replication in replications):
+        to = to / "changed"
+    else:
+        own = find_specs(home)
+        judged = {replication.name: replication for replication in replications}
+        known = [
+            judged.get(name) or load_replication(home, str(found.path), options.profile, None, options.out)
+            for name, found in own.items()
+            if name in judged or options.profile in ("full", *found.spec().fields.profiles)
+        ]
+        known += [one for one in replications if one.name not in own]
+    try:
+        publish(options.profile, known, to, fresh, _commands(options, known), judge_rest=False)
+    except OSError as error:
+        console.print(f"no report: {error}", markup=False)
+    else:
+        console.print(f"report: {to / 'report.html'}", highlight=False, markup=False)
+
+
+def _commands(options: argparse.Namespace, replications: list[Replication]) -> dict[str, str]:
+    """What reruns each replication."""
+    changes = [part for text in getattr(options, "overrides", []) for part in ("--set", text)]
+    if getattr(options, "seeds", None) is not None:
+        changes += ["--seeds", options.seeds]
+    start = ["replicate", "run"]
+    return {
+        one.name: shlex.join([*start, one.name, "--profile", options.profile, *changes])
+        for one in replications
+    }
+
+
+def _report(options: argparse.Namespace, root: Path, console: Console) -> int:
+    if options.schema:
+        print(schema(), end="")
+        return 0
+    to = options.to or (options.out or root / "results") / "report"
+    replications = _replications(options, root)
+    commands = _commands(options, replications)
+    try:
+        written = publish(options.profile, replications, to, {}, commands, judge_rest=True)
+    except OSError as error:
+        raise InputError(f"{to}: the report cannot be written: {error}") from None
+    for left_out in written.not_run:
+        console.print(f"not run: {left_out.name}: {left_out.why}", highlight=False, markup=False)
+    console.print(f"report: {to / 'report.html'}", highlight=False, markup=False)
+    return 0
+
+
+def _compare(options: argparse.Namespace, root: Path, console: Console) -> int:
+    lines = list(answer.compare(answer.load(options.a), answer.load(options.b)))
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+    if not lines:
+        console.print("The same verdicts and values.")
+    return 1 if lines else 0
 
 
 def _record(options: argparse.Namespace, root: Path, console: Console) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common import answer
 from common.cli import main
 from tests.conftest import ROOT
 
@@ -35,12 +36,36 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
     assert replicate(example, "run", NAME) == 0
     assert "Nothing to train" in capsys.readouterr().out
 
+    # the report of this run, as it was written, and once more on what is stored
+    written = example / "results/report"
+    assert sorted(path.name for path in written.iterdir()) == [
+        "badge.json", "junit.xml", "parts", "report.html", "report.json", "report.schema.json",
+    ]  # fmt: skip
+    found = answer.load(written)
+    (only,) = found.replications
+    assert (found.profile, found.as_recorded, found.not_run) == ("full", True, [])
+    assert (only.name, only.command) == (NAME, f"replicate run {NAME} --profile full")
+    assert [(claim.name, claim.verdict) for claim in only.claims] == [("squared_norm", "reproduced")]
+    assert only.controls[0].run.spec["optimizer"]["init_args"]["weight_decay"] == 20
+    assert only.record is not None
+    assert "The squared norm of each network" in (written / "report.html").read_text(encoding="utf-8")
+    assert replicate(example, "report", "--to", str(example / "again")) == 0
+    assert answer.load(example / "again").replications == found.replications
+    assert replicate(example, "compare", str(written), str(example / "again" / "report.json")) == 0
+    capsys.readouterr()
+    assert replicate(example, "report", "--schema") == 0
+    assert capsys.readouterr().out == (written / "report.schema.json").read_text(encoding="utf-8")
+
     # a claim that the record has and the claims no longer have is a change, and so is a control that holds
     record = example / "expected/example/projection.record.yaml"
     stored = record.read_text(encoding="utf-8")
     record.write_text(stored.replace("squared_norm:", "vanished:"), encoding="utf-8")
     assert replicate(example, "check", NAME) == 1
     assert "vanished: it is in the record, but was not evaluated" in capsys.readouterr().out
+    assert answer.load(written).as_recorded is False
+    assert '<failure message="not as recorded: vanished' in (written / "junit.xml").read_text(
+        encoding="utf-8"
+    )
     record.write_text(stored, encoding="utf-8")
     spec = example / "replications/example/projection.yaml"
     spec.write_text(spec.read_text(encoding="utf-8").replace("20.", "1e-2"), encoding="utf-8")
@@ -55,6 +80,43 @@ def test_a_changed_spec_is_not_compared_with_the_record(
     assert code == 0
     assert "nothing is compared with the record" in capsys.readouterr().out
     assert len(list(example.glob("results/example/projection/full/*"))) == 1
+    # nor is it mixed with what was not changed
+    assert not (example / "results/report/report.json").exists()
+    (only,) = answer.load(example / "results/report/changed").replications
+    assert only.command == f"replicate run {NAME} --profile full --set trainer.max_steps=2 --seeds 2"
+    assert only.changes is None
+
+
+def test_what_is_not_run_is_listed_and_what_is_not_judged_yet(
+    example: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, claims = (example / f"{folder}/example/projection.yaml" for folder in ("replications", "expected"))
+    short = spec.read_text(encoding="utf-8").replace("max_steps: 2000", "max_steps: 2")
+    for name in ("projection", "second", "third"):
+        (spec.parent / f"{name}.yaml").write_text(short, encoding="utf-8")
+        (claims.parent / f"{name}.yaml").write_text(claims.read_text(encoding="utf-8"), encoding="utf-8")
+    report = example / "results/report"
+    replicate(example, "run", NAME, "--devices", "1")
+    assert [missing.name for missing in answer.load(report).not_run] == ["example/second", "example/third"]
+    replicate(example, "run", "example/second", "--devices", "1")
+    # the first one's part is that of the run before
+    assert [one.name for one in answer.load(report).replications] == [NAME, "example/second"]
+    # it is not of use once the claims are others
+    text = claims.read_text(encoding="utf-8")
+    claims.write_text(text.replace("sum to 1", "sum to one"), encoding="utf-8")
+    replicate(example, "run", "example/second", "--devices", "1")
+    assert [(one.name, one.why.split(";")[0]) for one in answer.load(report).not_run] == [
+        (NAME, "there are results, not judged by this code yet"),
+        ("example/third", "full: never run"),
+    ]
+    capsys.readouterr()
+    assert replicate(example, "report") == 0
+    assert "not run: example/third: full: never run" in capsys.readouterr().out
+    found = answer.load(report)
+    assert found.replications[0].claims[0].statement == "the squared weights sum to one"
+    assert replicate(example, "report", "example/third", "--to", str(example / "none")) == 0
+    assert replicate(example, "compare", str(report), str(example / "none")) == 1
+    assert "example/second: gone, with 1 claims" in capsys.readouterr().out
 
 
 def test_weights_are_kept_and_curves_logged_of_the_same_run(
@@ -93,6 +155,8 @@ def test_weights_are_kept_and_curves_logged_of_the_same_run(
         (["bench", "--devices", "0"], "--devices 0: expected at least 1"),
         (["check"], "example/projection (full): never run; `replicate run` trains it"),
         (["record"], "example/projection (full): never run; `replicate run` trains it"),
+        (["report", "--profile", "quik"], "profiles: no profile 'quik'; did you mean 'quick'?"),
+        (["compare", "nowhere", "nothing"], "nowhere: cannot be read: "),
         (["cite", "nobody/nothing"], "nobody/nothing: no such replication; valid: example/projection"),
     ],
 )  # fmt: skip

@@ -1,0 +1,376 @@
+"""The answer in files: what `report.json` holds, and the JUnit file, badge and comparison made from it."""
+
+import math
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from common import record as records
+from common.claims import Outcome, Verdict
+from common.document import InputError, Strict, one_line
+from common.replication import Judged, Replication
+from common.report import interval
+from common.results import Run
+
+DIGITS = 1e-6
+"""The relative difference from which two values of a claim are called different, that of a record."""
+
+
+class Paper(Strict):
+    """A paper, as `citation.bib` has it."""
+
+    title: str
+    author: str = ""
+    year: str = ""
+    url: str | None = None
+
+
+class ClaimAnswer(Strict):
+    """A published statement and what came out.
+
+    `published`, `theory`: the value that was said, null where the claim sets a bound. `region_low` and
+    `region_high`: the values that count as reproduced, null where there is no such end; `rule` is their
+    reason. `value` is the estimate, null if there is none; `low` and `high` are its 95 % interval, null if
+    unknown. `as_recorded` is null where nothing is compared with the record.
+    """
+
+    name: str
+    statement: str
+    kind: Literal["published", "theory", "ordering", "fraction", "fit"]
+    paper: str
+    where: str
+    read_by: str
+    published: float | None
+    theory: float | None
+    region_low: float | None
+    region_high: float | None
+    rule: str
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+    reason: str
+    more_seeds: int | None
+    investigated: str | None
+    as_recorded: bool | None
+
+
+class ControlClaim(Strict):
+    """A claim that a control must lose, and the verdict on it there."""
+
+    name: str
+    verdict: Verdict
+    as_recorded: bool | None
+
+
+class RunAnswer(Strict):
+    """A finished run: where its results are stored below OUT, and on what it ran; `wall_s` in seconds."""
+
+    folder: str
+    hash: str
+    instances: int
+    device: str
+    wall_s: float
+    finished: str
+    versions: dict[str, str]
+    spec: dict[str, Any]
+
+
+class ControlAnswer(Strict):
+    """A run that was broken on purpose, and what that lost."""
+
+    name: str
+    why: str
+    run: RunAnswer
+    claims: list[ControlClaim]
+
+
+class RecordAnswer(Strict):
+    """The record compared with; `other_hash`: it is of another spec or other versions."""
+
+    commit: str
+    date: str
+    hash: str
+    other_hash: bool
+
+
+class NotAsRecorded(Strict):
+    """One thing that is not as recorded: the claim (or `control: claim`), and what is wrong with it."""
+
+    claim: str
+    problem: str
+
+
+class ReplicationAnswer(Strict):
+    """A replication in one profile; `changes` is null where its spec was changed and nothing is compared."""
+
+    name: str
+    title: str
+    paper: str
+    command: str
+    commit: str
+    run: RunAnswer
+    record: RecordAnswer | None
+    claims: list[ClaimAnswer]
+    controls: list[ControlAnswer]
+    changes: list[NotAsRecorded] | None
+
+
+class NotRun(Strict):
+    """A replication without a judged result in this profile, and why."""
+
+    name: str
+    title: str
+    why: str
+
+
+class Answer(Strict):
+    """The whole report. `version` is raised whenever the meaning of a field changes.
+
+    `counts` has the number of claims of each verdict, `as_recorded` is null where nothing was compared.
+    """
+
+    version: Literal[1] = 1
+    profile: str
+    written: str
+    counts: dict[Verdict, int]
+    as_recorded: bool | None
+    papers: dict[str, Paper]
+    replications: list[ReplicationAnswer]
+    not_run: list[NotRun] = Field(default_factory=list)
+
+    @property
+    def n_claims(self) -> int:
+        """The number of claims judged."""
+        return sum(self.counts.values())
+
+
+def answer(
+    profile: str,
+    written: str,
+    papers: Mapping[str, Paper],
+    replications: list[ReplicationAnswer],
+    not_run: list[NotRun],
+) -> Answer:
+    """The report on these replications."""
+    claims = [claim for replication in replications for claim in replication.claims]
+    changes = [replication.changes for replication in replications if replication.changes is not None]
+    return Answer(
+        profile=profile,
+        written=written,
+        counts={verdict: sum(claim.verdict is verdict for claim in claims) for verdict in Verdict},
+        as_recorded=not any(changes) if changes else None,
+        papers={key: papers[key] for key in sorted({claim.paper for claim in claims} & set(papers))},
+        replications=replications,
+        not_run=not_run,
+    )
+
+
+def replication_answer(
+    replication: Replication, judged: Judged, command: str, commit: str
+) -> ReplicationAnswer:
+    """What became of one replication; `command` reruns it, `commit` is that of the code that judged it."""
+    spec = replication.run.spec
+    changed = {change.claim for change in judged.changes or []}
+
+    def as_recorded(name: str) -> bool | None:
+        return None if judged.changes is None else name not in changed
+
+    stored = None if replication.overridden else records.load(replication.found.record).get(spec.profile)
+    return ReplicationAnswer(
+        name=replication.name,
+        title=spec.fields.title,
+        paper=spec.fields.paper,
+        command=command,
+        commit=commit,
+        run=_run(replication.run),
+        record=None
+        if stored is None
+        else RecordAnswer(
+            commit=stored.commit, date=stored.date, hash=stored.hash, other_hash=judged.other_hash
+        ),
+        claims=[_claim(outcome, as_recorded(name)) for name, outcome in judged.outcomes.items()],
+        controls=[
+            ControlAnswer(
+                name=control,
+                why=spec.controls[control].why,
+                run=_run(replication.controls[control]),
+                claims=[
+                    ControlClaim(name=name, verdict=verdict, as_recorded=as_recorded(f"{control}: {name}"))
+                    for name, verdict in verdicts.items()
+                ],
+            )
+            for control, verdicts in judged.controls.items()
+        ],
+        changes=None
+        if judged.changes is None
+        else [NotAsRecorded(claim=change.claim, problem=change.problem) for change in judged.changes],
+    )
+
+
+def _run(run: Run) -> RunAnswer:
+    manifest = run.manifest()
+    assert manifest is not None
+    same = {name: manifest[name] for name in RunAnswer.model_fields if name != "folder"}
+    return RunAnswer(folder="/".join(run.folder.parts[-4:]), **same)
+
+
+def _claim(outcome: Outcome, as_recorded: bool | None) -> ClaimAnswer:
+    claim = outcome.claim
+    region = claim.margin or claim.bound
+    assert region is not None
+    return ClaimAnswer(
+        name=outcome.name,
+        statement=_flat(claim.statement),
+        kind=claim.kind,
+        paper=claim.source.paper,
+        where=claim.source.where,
+        read_by=claim.source.read_by,
+        published=claim.published.value if claim.published else None,
+        theory=claim.theory.value if claim.theory else None,
+        region_low=_finite(outcome.region[0]),
+        region_high=_finite(outcome.region[1]),
+        rule=_flat(region.rule),
+        value=_finite(outcome.value),
+        low=_finite(outcome.low),
+        high=_finite(outcome.high),
+        verdict=outcome.verdict,
+        reason=outcome.reason,
+        more_seeds=outcome.more_seeds,
+        investigated=claim.investigated and _flat(claim.investigated),
+        as_recorded=as_recorded,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def load(path: Path) -> Answer:
+    """The report in the file `path`, or in the folder `path` as `report.json`.
+
+    Raises:
+        InputError: if there is none, or it is not such a report.
+    """
+    path = path / "report.json" if path.is_dir() else path
+    try:
+        return Answer.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {one_line(error)}") from None
+    except ValidationError as errors:
+        first = errors.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        problem = f"{place}: {first['msg']}" if place else first["msg"]
+        raise InputError(f"{path}: not a report of `replicate report`: {problem}") from None
+
+
+class _Case(NamedTuple):
+    """A claim, or one that a control must lose, by its name within the replication."""
+
+    verdict: Verdict
+    as_recorded: bool | None
+    said: str
+    claim: ClaimAnswer | None = None
+
+
+def _cases(replication: ReplicationAnswer) -> dict[str, _Case]:
+    cases = {
+        claim.name: _Case(claim.verdict, claim.as_recorded, f"{claim.verdict}: {claim.reason}", claim)
+        for claim in replication.claims
+    }
+    for control in replication.controls:
+        for claim in control.claims:
+            said = f"{claim.verdict} ({control.why})"
+            cases[f"{control.name}: {claim.name}"] = _Case(claim.verdict, claim.as_recorded, said)
+    return cases
+
+
+def junit(report: Answer) -> str:
+    """JUnit XML: a test case for each claim, and for each that a control must lose; as recorded is a pass."""
+    suites = ET.Element("testsuites", name=f"replicate, {report.profile}")
+    for replication in report.replications:
+        problems: dict[str, list[str]] = {}
+        for change in replication.changes or []:
+            problems.setdefault(change.claim, []).append(change.problem)
+        cases = {name: case.said for name, case in _cases(replication).items()}
+        cases |= {name: "not judged" for name in problems if name not in cases}  # it has vanished
+        counts = {"tests": str(len(cases)), "failures": str(len(problems)), "errors": "0", "skipped": "0"}
+        suite = ET.SubElement(suites, "testsuite", {"name": replication.name, **counts})
+        for name, said in cases.items():
+            case = ET.SubElement(
+                suite, "testcase", classname=replication.name.replace("/", "."), name=_xml(name)
+            )
+            if name in problems:
+                problem = _xml("; ".join(problems[name]))
+                ET.SubElement(case, "failure", message=f"not as recorded: {problem}").text = problem
+            ET.SubElement(case, "system-out").text = _xml(said)
+    ET.indent(suites)
+    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _xml(text: str) -> str:
+    """`text` without the characters that XML cannot hold."""
+    return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
+
+
+def badge(report: Answer) -> dict[str, Any]:
+    """The report as a badge, in the schema of shields.io's endpoint badges."""
+    reproduced = report.counts[Verdict.REPRODUCED]
+    colour = {True: "brightgreen", False: "red", None: "lightgrey"}[report.as_recorded]
+    message = f"{reproduced} of {report.n_claims} reproduced"
+    if report.as_recorded is False:
+        message += ", not as recorded"
+    return {"schemaVersion": 1, "label": "claims", "message": message, "color": colour}
+
+
+def compare(a: Answer, b: Answer) -> Iterator[str]:
+    """A line for each verdict and value that is another in `b` than in `a`, or stands in one of them only."""
+    was, now = ({replication.name: replication for replication in one.replications} for one in (a, b))
+    for name in {**was, **now}:
+        if name not in was or name not in now:
+            state, side = ("gone", was) if name in was else ("new", now)
+            yield f"{name}: {state}, with {len(side[name].claims)} claims"
+            continue
+        old, new = _cases(was[name]), _cases(now[name])
+        for claim in {**old, **new}:
+            if claim not in new:
+                yield f"{name}: {claim}: gone, was {old[claim].verdict}"
+            elif claim not in old:
+                yield f"{name}: {claim}: new, {new[claim].verdict}"
+            elif problem := _difference(old[claim], new[claim]):
+                yield f"{name}: {claim}: {problem}"
+
+
+def _difference(old: _Case, new: _Case) -> str:
+    parts = []
+    if old.verdict is not new.verdict:
+        parts.append(f"verdict changed from {old.verdict} to {new.verdict}")
+    if old.claim and new.claim:
+        numbers = zip(_numbers(old.claim), _numbers(new.claim), strict=True)
+        if any(not _same(one, other) for one, other in numbers):
+            parts.append(f"value moved from {ours(old.claim)} to {ours(new.claim)}")
+    return ", ".join(parts)
+
+
+def _numbers(claim: ClaimAnswer) -> list[float | None]:
+    return [claim.value, claim.low, claim.high]
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=DIGITS, abs_tol=1e-9)
+
+
+def ours(claim: ClaimAnswer) -> str:
+    """The estimate of a claim with its interval, as text."""
+    value, low, high = (math.nan if one is None else one for one in _numbers(claim))
+    return interval(value, *((-math.inf, math.inf) if math.isnan(low) or math.isnan(high) else (low, high)))
