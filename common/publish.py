@@ -108,7 +108,7 @@ def _write(to: Path, report: Answer, exhibits: Mapping[str, Exhibit]) -> None:
 def _exhibit(replication: Replication, found: Fresh) -> Exhibit:
     table, code = replication.run.table(), replication.run.spec.code
     assert table is not None
-    about = (inspect.getdoc(code.figures) or "").split("\n\nRaises:")[0]
+    about = (inspect.getdoc(code.figures) or "").split("\n\nRaises:")[0].replace("`", "")
     return exhibit(about, found.figures or code.figures(table), table)
 
 
