@@ -70,12 +70,17 @@ def small(tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+def example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     """A root with the replication that `replicate new` makes, example/projection."""
-    monkeypatch.delenv("CI", raising=False)
     assert main(["--root", str(tmp_path), "new", "example/projection"]) == 0
     capsys.readouterr()
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _as_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In CI, too, commands do what they do for someone at a desk."""
+    monkeypatch.delenv("CI", raising=False)
 
 
 @pytest.fixture

@@ -178,9 +178,8 @@ def test_code_of_another_root_is_never_taken_for_its_own(
 
 
 def test_a_record_is_made_in_its_own_root(
-    own: Path, installed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    own: Path, installed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv("CI", raising=False)
     line = one_line(capsys, ["--root", str(own), "record", "theirs/result"])
     where = f"give its own with --root {installed}"
     assert line == f"replicate: record: theirs/result is not of this root; {where}"
