@@ -554,12 +554,13 @@ def _checked_class(document: Document, at: Place, given: ClassSpec, *bases: type
         return isinstance(member, type) and issubclass(member, bases) and not inspect.isabstract(member)
 
     names = [n for n, member in vars(module).items() if fits(member) and member not in bases]
+    hint = nearest(name, names) if names else f"{module_name} has none"
     if not hasattr(module, name):
-        raise document.error(place, f"no class {name!r} in {module_name}; {nearest(name, names)}")
+        raise document.error(place, f"no class {name!r} in {module_name}; {hint}")
     found = getattr(module, name)
     if not fits(found) or found in bases:
         wanted = f"a class derived from {' or '.join(base.__name__ for base in bases)}"
-        raise document.error(place, f"{name!r} is not {wanted}; {nearest(name, names)}")
+        raise document.error(place, f"{name!r} is not {wanted}; {hint}")
     return found
 
 

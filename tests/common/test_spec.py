@@ -672,7 +672,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "no class at all": (
         "torch.optim.AdamW",
         "math.AdamW",
-        "15: optimizer.class_path: no class 'AdamW' in math; there are none",
+        "15: optimizer.class_path: no class 'AdamW' in math; math has none",
     ),
     "not a class": (
         f"{MODEL}.ToyModel\n  init",
@@ -682,12 +682,13 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "another base": (
         "common.features.Independent",
         "torch.optim.AdamW",
-        "10: features.class_path: 'AdamW' is not a class derived from Features; there are none",
+        "10: features.class_path: 'AdamW' is not a class derived from Features; torch.optim has none",
     ),
     "abstract": (
         "common.features.Independent",
         "code_of_a_replication.Features",
-        "10: features.class_path: 'Features' is not a class derived from Features; there are none",
+        "10: features.class_path: 'Features' is not a class derived from Features; "
+        "code_of_a_replication has none",
     ),
     "no such code": (
         "code_of_a_replication",
@@ -818,7 +819,7 @@ def test_mistakes_in_layers(load: Load, tmp_path: Path, mistake: tuple[str, ...]
         (
             "trainer.logger.class_path",
             "torch.optim.SGD",
-            "trainer.logger.class_path: 'SGD' is not a class derived from Logger; there are none",
+            "trainer.logger.class_path: 'SGD' is not a class derived from Logger; torch.optim has none",
         ),
         (
             "trainer.logger.class_path",
