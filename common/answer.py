@@ -225,7 +225,7 @@ def _claim(outcome: Outcome, as_recorded: bool | None) -> ClaimAnswer:
     assert region is not None
     return ClaimAnswer(
         name=outcome.name,
-        statement=_flat(claim.statement),
+        statement=one_line(claim.statement),
         kind=claim.kind,
         paper=claim.source.paper,
         where=claim.source.where,
@@ -234,24 +234,20 @@ def _claim(outcome: Outcome, as_recorded: bool | None) -> ClaimAnswer:
         theory=claim.theory.value if claim.theory else None,
         region_low=_finite(outcome.region[0]),
         region_high=_finite(outcome.region[1]),
-        rule=_flat(region.rule),
+        rule=one_line(region.rule),
         value=_finite(outcome.value),
         low=_finite(outcome.low),
         high=_finite(outcome.high),
         verdict=outcome.verdict,
         reason=outcome.reason,
         more_seeds=outcome.more_seeds,
-        investigated=claim.investigated and _flat(claim.investigated),
+        investigated=claim.investigated and one_line(claim.investigated),
         as_recorded=as_recorded,
     )
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())
 
 
 def load(path: Path) -> Answer:

@@ -251,6 +251,6 @@ def _keys(model: type[BaseModel], place: Place) -> list[str]:
     return [field.alias or name for name, field in annotation.model_fields.items()] if is_model else []
 
 
-def one_line(error: Exception) -> str:
-    """What `error` says, without line breaks."""
-    return " ".join(str(error).split())
+def one_line(text: object) -> str:
+    """What a text or an error says, without line breaks."""
+    return " ".join(str(text).split())

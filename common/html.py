@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from matplotlib.text import Text
 from common.answer import Answer, ClaimAnswer, ours
 from common.claims import Verdict
 from common.document import Strict
-from common.report import number
+from common.report import region_in_words, said_in_words
 
 FIGURE_BYTES = 300_000
 """A larger SVG has its points and lines drawn as pixels."""
@@ -150,22 +151,16 @@ def _link(url: str | None) -> str | None:
 
 
 def _said(claim: ClaimAnswer) -> str:
-    if claim.published is not None:
-        return f"published {number(claim.published)}"
-    return _accepted(claim) if claim.theory is None else f"theory {number(claim.theory)}"
+    return said_in_words(claim.published, claim.theory, *_region(claim))
 
 
 def _accepted(claim: ClaimAnswer) -> str:
+    return region_in_words(*_region(claim))
+
+
+def _region(claim: ClaimAnswer) -> tuple[float, float]:
     low, high = claim.region_low, claim.region_high
-    if low is None or high is None:
-        return (
-            f"at least {number(low)}"
-            if low is not None
-            else "any"
-            if high is None
-            else f"at most {number(high)}"
-        )
-    return f"{number(low)} to {number(high)}"
+    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 def _duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from common import report
 from common.claims import evaluate
-from common.document import InputError
+from common.document import InputError, one_line
 from common.ensemble import Ensemble
 from common.find import find_root
 from common.replication import Replication, load_replication
@@ -50,7 +50,7 @@ class Result:
         outcomes = evaluate(self.replication.claims, self.replication.run.spec.code, self.table)
         rows = {
             name: {
-                "statement": " ".join(outcome.claim.statement.split()),
+                "statement": one_line(outcome.claim.statement),
                 "kind": outcome.claim.kind,
                 "said": report.said(outcome.claim),
                 "value": outcome.value,

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from common.claims import Claim, Outcome, Verdict
+from common.document import one_line
 from common.record import Change, Record
 
 START, END = "<!-- claims: written by `replicate record` -->", "<!-- end of claims -->"
@@ -35,16 +36,24 @@ def interval(value: float, low: float, high: float) -> str:
 
 def said(claim: Claim) -> str:
     """The published or theory value of a claim, or the bound that it sets."""
-    if claim.published is not None:
-        return f"published {number(claim.published.value)}"
-    if claim.theory is not None:
-        return f"theory {number(claim.theory.value)}"
-    return accepted(claim)
+    published = claim.published.value if claim.published else None
+    return said_in_words(published, claim.theory.value if claim.theory else None, *claim.region)
+
+
+def said_in_words(published: float | None, theory: float | None, low: float, high: float) -> str:
+    """The value that was published or follows from theory; where there is neither, the region."""
+    if published is not None:
+        return f"published {number(published)}"
+    return f"theory {number(theory)}" if theory is not None else region_in_words(low, high)
 
 
 def accepted(claim: Claim) -> str:
     """The values that count as reproduced."""
-    low, high = claim.region
+    return region_in_words(*claim.region)
+
+
+def region_in_words(low: float, high: float) -> str:
+    """A region of values, of which one end may be infinite."""
     if math.isinf(low):
         return f"at most {number(high)}"
     return f"at least {number(low)}" if math.isinf(high) else f"{number(low)} to {number(high)}"
@@ -98,8 +107,13 @@ def claims_table(name: str, claims: Mapping[str, Claim], records: Mapping[str, R
             found = recorded[key]
             ours, verdict = interval(found.value, found.low, found.high), str(found.verdict)
         emphasis = "" if verdict == Verdict.REPRODUCED else "**"
-        statement = " ".join(claim.statement.split())
-        cells = [statement, said(claim), ours, accepted(claim), f"{emphasis}{verdict}{emphasis}"]
+        cells = [
+            one_line(claim.statement),
+            said(claim),
+            ours,
+            accepted(claim),
+            f"{emphasis}{verdict}{emphasis}",
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 

@@ -231,14 +231,10 @@ def _same(table: pd.DataFrame, other: pd.DataFrame) -> bool:
     return bool((table.eq(other) | (table.isna() & other.isna())).to_numpy().all())
 
 
-def _from_bytes(data: bytes) -> pd.DataFrame:
-    return pd.read_parquet(io.BytesIO(data))
-
-
 def _read(path: Path, digest: str) -> pd.DataFrame | None:
     """The table in the file `path`, or None if there is none or its content is not what was written."""
     data = _content(path, digest)
-    return None if data is None else _from_bytes(data)
+    return None if data is None else pd.read_parquet(io.BytesIO(data))
 
 
 def _content(path: Path, digest: str) -> bytes | None:

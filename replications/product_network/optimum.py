@@ -157,7 +157,7 @@ def always_responding(table: pd.DataFrame, at_optimum: bool) -> "pd.Series[bool]
         at_optimum: only the networks there
     """
     all_four = table["polysemantic_neurons"].to_numpy() == 4
-    return pd.Series(all_four[_at_optimum(table)] if at_optimum else all_four)
+    return _chosen(all_four, table, at_optimum)
 
 
 def no_superposition(table: pd.DataFrame, at_optimum: bool) -> "pd.Series[bool]":
@@ -168,7 +168,7 @@ def no_superposition(table: pd.DataFrame, at_optimum: bool) -> "pd.Series[bool]"
         at_optimum: only the networks there
     """
     none = table["superposition"].to_numpy() == 0
-    return pd.Series(none[_at_optimum(table)] if at_optimum else none)
+    return _chosen(none, table, at_optimum)
 
 
 def _loss(table: pd.DataFrame) -> Array:
@@ -178,6 +178,10 @@ def _loss(table: pd.DataFrame) -> Array:
 def _at_optimum(table: pd.DataFrame) -> Bools:
     at: Bools = _loss(table) <= WITHIN * best_loss()
     return at
+
+
+def _chosen(holds: Bools, table: pd.DataFrame, at_optimum: bool) -> "pd.Series[bool]":
+    return pd.Series(holds[_at_optimum(table)] if at_optimum else holds)
 
 
 def _in_cluster(table: pd.DataFrame, cluster: Cluster) -> Bools:
