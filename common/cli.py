@@ -163,17 +163,18 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
     runs = [run for replication in replications for run in replication.runs]
     if options.keep_weights is not None:
         _tell_of_weights(replications, console)
-    total = sum(map(work, runs))
-    if not total:
+    todo = {run: steps for run in runs if (steps := work(run))}
+    if not todo:
         console.print("Nothing to train: all results are stored.")
     else:
         start = time.monotonic()
-        with shown(console, [run for run in runs if work(run)]) as progress:
+        with shown(console, list(todo)) as progress:
             train(runs, devices, progress)
         seconds = time.monotonic() - start
+        rate = sum(todo.values()) / seconds
         console.print(
             f"Trained in {seconds:.0f} s on {devices.n} x {devices}: "
-            f"{total / seconds:,.0f} networks x steps per second, starting and compiling included."
+            f"{rate:,.0f} networks x steps per second, starting and compiling included."
         )
     drawn: dict[str, Mapping[str, Figure]] = {}
     for replication in replications:
