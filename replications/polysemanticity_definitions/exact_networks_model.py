@@ -22,6 +22,9 @@ ACTIVE = 0.01
 RESPONDS = (0.05, 0.1, 0.2)
 """A neuron reads an input whose weight is at least this share of its largest one; three thresholds."""
 
+CACHED = 400_000
+"""Numbers in an array of hidden values, of as many networks as are computed at once on a CPU: 1.6 MB."""
+
 INPUTS_READ = {"absolute": 1, "and": 2}
 """How many inputs a neuron of the exact solution reads; one that reads more is polysemantic."""
 
@@ -130,41 +133,70 @@ class TwoLayerNetwork(Ensemble):
         return losses
 
     def losses_and_gradients(self, uniforms: Tensor, seed_index: Tensor) -> tuple[Tensor, Weights]:
-        """See `Ensemble.losses_and_gradients`: five matrix products, and no start of a compiler."""
-        weight, bias, output, output_bias = (
-            self.weights[name].detach() for name in ("weight", "bias", "output", "output_bias")
-        )
-        n = self.task.n_uniforms
-        drawn = uniforms.reshape(-1, n, self.task.batch_size).index_select(0, seed_index) if n else None
-        x, target, counts = self.task.batch(drawn, self.factors["density"])
-        hidden, back, error, slope = self._arrays(len(weight))
-        self.activate(torch.baddbmm(bias.unsqueeze(2), weight, x, out=hidden))
-        torch.baddbmm(output_bias.unsqueeze(2), output, hidden, out=error).sub_(target)
+        """See `Ensemble.losses_and_gradients`: five matrix products, and no start of a compiler.
+
+        A few networks at a time, so that what they compute stays in the cache from one product to the next.
+        """
+        weights = {name: weight.detach() for name, weight in self.weights.items()}
+        gradients = {name: torch.empty_like(weight) for name, weight in weights.items()}
+        losses = torch.empty(len(seed_index), device=self.device)
+        arrays = self._arrays()
+        n, density = self.task.n_uniforms, self.factors["density"]
+        by_seed = uniforms.reshape(-1, n, self.task.batch_size) if n else None
+        for start in range(0, len(losses), len(arrays[0])):
+            some = slice(start, start + len(arrays[0]))
+            drawn = None if by_seed is None else by_seed.index_select(0, seed_index[some])
+            batch = self.task.batch(drawn, density[some])
+            self._backpropagate(
+                {name: weight[some] for name, weight in weights.items()},
+                batch,
+                [array[: len(batch[0])] for array in arrays],
+                losses[some],
+                {name: gradient[some] for name, gradient in gradients.items()},
+            )
+        return losses, gradients
+
+    def _backpropagate(
+        self,
+        weights: Weights,
+        batch: tuple[Tensor, Tensor, Tensor],
+        arrays: list[Tensor],
+        losses: Tensor,
+        gradients: Weights,
+    ) -> None:
+        """Fill in `losses` and `gradients` of networks with these weights, on a batch of the task."""
+        inputs, targets, counts = batch
+        hidden, back, error, slope = arrays
+        torch.baddbmm(weights["bias"].unsqueeze(2), weights["weight"], inputs, out=hidden)
+        self.activate(hidden)
+        torch.baddbmm(weights["output_bias"].unsqueeze(2), weights["output"], hidden, out=error).sub_(targets)
         torch.mul(error, 2 * counts, out=slope)
-        losses = torch.linalg.vecdot(error.flatten(1), slope.flatten(1)) / 2
-        gradients = {
-            "output": torch.bmm(slope, hidden.mT),
-            "output_bias": slope.sum(dim=2),
-        }
-        torch.bmm(output.mT, slope, out=back)
-        back.mul_(self.activation_slope(hidden))
-        return losses, gradients | {"weight": torch.bmm(back, x.mT), "bias": back.sum(dim=2)}
+        torch.div(torch.linalg.vecdot(error.flatten(1), slope.flatten(1)), 2, out=losses)
+        torch.bmm(slope, hidden.mT, out=gradients["output"])
+        torch.sum(slope, dim=2, out=gradients["output_bias"])
+        torch.bmm(weights["output"].mT, slope, out=back)
+        self.through_activation(back, hidden)
+        torch.bmm(back, inputs.mT, out=gradients["weight"])
+        torch.sum(back, dim=2, out=gradients["bias"])
 
     @staticmethod
-    def activate(hidden: Tensor) -> Tensor:
+    def activate(hidden: Tensor) -> None:
         """The ReLU, in place."""
-        return hidden.relu_()
+        hidden.relu_()
 
     @staticmethod
-    def activation_slope(hidden: Tensor) -> Tensor:
-        """The ReLU's slope where its value is `hidden`, in place."""
-        return hidden.sign_()
+    def through_activation(back: Tensor, hidden: Tensor) -> None:
+        """Multiply `back` by the ReLU's slope where its value is `hidden`, in place."""
+        torch.ops.aten.threshold_backward.grad_input(back, hidden, 0, grad_input=back)
 
-    def _arrays(self, n_instances: int) -> list[Tensor]:
+    def _arrays(self) -> list[Tensor]:
         # kept from step to step: to get and clear new ones of megabytes takes as long as to fill them
         n_hidden, batch_size = self.weights["bias"].shape[1], self.task.batch_size
         if not self._scratch or self._scratch[0].device != self.device:
-            shapes = [(n_instances, size, batch_size) for size in 2 * [n_hidden] + 2 * [self.task.n_outputs]]
+            n = len(self.seed_index)
+            if self.device.type == "cpu":
+                n = min(n, max(1, CACHED // (n_hidden * batch_size)))
+            shapes = [(n, size, batch_size) for size in 2 * [n_hidden] + 2 * [self.task.n_outputs]]
             self._scratch = [torch.empty(shape, device=self.device) for shape in shapes]
         return self._scratch
 
@@ -195,14 +227,12 @@ class LinearNetwork(TwoLayerNetwork):
     """A control without the ReLU."""
 
     @staticmethod
-    def activate(hidden: Tensor) -> Tensor:
+    def activate(hidden: Tensor) -> None:
         """Nothing."""
-        return hidden
 
     @staticmethod
-    def activation_slope(hidden: Tensor) -> Tensor:
-        """1."""
-        return hidden.fill_(1)
+    def through_activation(back: Tensor, hidden: Tensor) -> None:
+        """Nothing: the slope is 1."""
 
 
 def inputs_read(weight: Tensor, threshold: float) -> Tensor:
