@@ -191,12 +191,25 @@ def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -
         losses = loss(weights, factors, features.sample(drawn, factors))
         return losses.sum(), losses
 
-    plain: Gradient = torch.func.grad(total, has_aux=True)
+    def plain(
+        weights: Weights, factors: dict[str, Tensor], uniforms: Tensor, first_rows: Tensor
+    ) -> tuple[Weights, Tensor]:
+        with torch.enable_grad():
+            leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+            summed, losses = total(leaves, factors, uniforms, first_rows)
+            gradients = torch.autograd.grad(summed, list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, gradients, strict=True)), losses.detach()
+
     if not compiles:
         return plain
     # by default the compiler gives up after 8 versions of this function, those of all models together
     compiled = torch.compile(  # type: ignore[call-overload]  # torch's overloads leave the last two out
-        plain, dynamic=False, fullgraph=True, options=_ONE_LOOP, isolate_recompiles=True, recompile_limit=256
+        torch.func.grad(total, has_aux=True),
+        dynamic=False,
+        fullgraph=True,
+        options=_ONE_LOOP,
+        isolate_recompiles=True,
+        recompile_limit=256,
     )
     state = {"compiles": True}
     seen: set[tuple[int, int]] = set()

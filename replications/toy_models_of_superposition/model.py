@@ -157,11 +157,11 @@ def _extra_importance(factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> lis
 
 def _recovered(weight: Tensor, x: Sequence[Tensor]) -> Sequence[Tensor]:
     """W^T W x, for each feature a tensor (instances, batch)."""
-    if weight[0].numel() > WRITTEN_OUT:
+    # The sums over the few features and hidden units are written out for the compiler, which makes one loop of
+    # them. Without it each term is a loop of its own, and batched products of even such small matrices are faster.
+    if weight[0].numel() > WRITTEN_OUT or not torch.compiler.is_compiling():
         inputs = torch.stack(list(x), dim=1)
         return (weight.mT @ (weight @ inputs)).unbind(dim=1)
-    # The sums over the few features and hidden units are written out: batched products of such small matrices
-    # are slow, and the compiler makes one loop of this.
     weight = weight.unsqueeze(-1)
     hidden = [_sum(weight[:, k, i] * x_i for i, x_i in enumerate(x)) for k in range(weight.shape[1])]
     return [_sum(weight[:, k, i] * h_k for k, h_k in enumerate(hidden)) for i in range(len(x))]
