@@ -157,8 +157,8 @@ def _extra_importance(factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> lis
 
 def _recovered(weight: Tensor, x: Sequence[Tensor]) -> Sequence[Tensor]:
     """W^T W x, for each feature a tensor (instances, batch)."""
-    # The sums over the few features and hidden units are written out for the compiler, which makes one loop of
-    # them. Without it each term is a loop of its own, slower than batched products of even such small matrices.
+    # The sums over the few features and hidden units are written out for the compiler, which makes one loop
+    # of all. Without it each term is a loop of its own, slower than products of even such small matrices.
     if weight[0].numel() > WRITTEN_OUT or not torch.compiler.is_compiling():
         inputs = torch.stack(list(x), dim=1)
         return (weight.mT @ (weight @ inputs)).unbind(dim=1)
