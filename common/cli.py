@@ -22,7 +22,7 @@ from common.find import Found, find_all, find_root, find_spec, find_specs
 from common.new import make
 from common.progress import shown
 from common.publish import Fresh, publish, schema
-from common.replication import Replication, claims_of, count_claims, judge, load_replication
+from common.replication import Replication, claims_of, count_claims, judge, judge_all, load_replication
 from common.results import commit
 from common.sweep import shards
 from common.training import Devices, missing, train, work
@@ -211,8 +211,7 @@ def _tell(
     n_claims = {found: count_claims(found) for found in {one.found.root for one in replications}}
     problems = 0
     fresh = {}
-    for replication in replications:
-        judged = judge(replication, n_claims[replication.found.root])
+    for replication, judged in zip(replications, judge_all(replications, n_claims), strict=True):
         problems += len(judged.changes or [])
         fresh[replication.name] = Fresh(judged, drawn.get(replication.name))
         title = f"{replication.name}, {options.profile}"

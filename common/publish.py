@@ -15,7 +15,7 @@ from common.answer import Answer, NotRun, ReplicationAnswer, answer, badge, juni
 from common.document import Strict
 from common.html import Exhibit, exhibit, page
 from common.papers import load_papers
-from common.replication import Judged, Replication, count_claims, judge
+from common.replication import Judged, Replication, count_claims, judge_all
 from common.results import commit
 from common.sweep import shards
 
@@ -56,30 +56,40 @@ def publish(
     roots = dict.fromkeys(replication.found.root for replication in replications)
     n_claims = {root: count_claims(root) for root in roots}
     code = {root: commit(root) for root in roots}
-    parts: list[_Part] = []
-    not_run: list[NotRun] = []
+    digests = {one.name: _digest(one, commands[one.name], n_claims[one.found.root]) for one in replications}
+    paths = {name: to / "parts" / f"{name.replace('/', '.')}.{profile}.json" for name in digests}
+    stored = {name: _load(paths[name], digest) for name, digest in digests.items()}
+    not_run = []
+    to_judge = []
     for replication in replications:
-        name, run = replication.name, replication.run
-        path = to / "parts" / f"{name.replace('/', '.')}.{profile}.json"
-        root = replication.found.root
-        digest = _digest(replication, commands[name], n_claims[root])
-        kept = _load(path, digest)
-        found = fresh.get(name)
-        why = None if found or kept else _why_incomplete(replication)
-        if not (found or kept or why or judge_rest):
-            why = "there are results, not judged by this code yet; `replicate report` judges them"
-        if why:
-            not_run.append(NotRun(name=name, title=run.spec.fields.title, why=why))
+        name = replication.name
+        if name in fresh or stored[name]:
             continue
-        if kept is None or found:
-            found = found or Fresh(judge(replication, n_claims[root]))
-            given = replication_answer(replication, found.judged, commands[name], code[root])
+        why = _why_incomplete(replication)
+        if why is None and judge_rest:
+            to_judge.append(replication)
+            continue
+        why = why or "there are results, not judged by this code yet; `replicate report` judges them"
+        not_run.append(NotRun(name=name, title=replication.run.spec.fields.title, why=why))
+    judged = zip(to_judge, judge_all(to_judge, n_claims), strict=True)
+    fresh = {**fresh, **{one.name: Fresh(found) for one, found in judged}}
+    parts: list[_Part] = []
+    for replication in replications:
+        name, path = replication.name, paths[replication.name]
+        kept, found = stored[name], fresh.get(name)
+        if found:
+            given = replication_answer(
+                replication, found.judged, commands[name], code[replication.found.root]
+            )
             kept = _Part(
-                digest=digest, answer=given, exhibit=kept.exhibit if kept else _exhibit(replication, found)
+                digest=digests[name],
+                answer=given,
+                exhibit=kept.exhibit if kept else _exhibit(replication, found),
             )
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(kept.model_dump_json(), encoding="utf-8")
-        parts.append(kept)
+        if kept:
+            parts.append(kept)
     written = datetime.now(UTC).isoformat(timespec="seconds")
     papers = {key: paper for root in roots for key, paper in load_papers(root).items()}
     report = answer(profile, written, papers, [part.answer for part in parts], not_run)

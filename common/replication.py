@@ -1,6 +1,10 @@
 """A replication as a whole: its runs and claims, and what became of them beside the record."""
 
-from collections.abc import Mapping
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +15,9 @@ from common.find import Found, find_spec, find_specs
 from common.results import Run
 from common.spec import Spec, is_logging
 from common.sweep import shards
+
+WORTH_WORKERS = 4
+"""From so many replications on, judging in worker processes saves more time than it takes to start them."""
 
 
 class Replication(NamedTuple):
@@ -109,6 +116,26 @@ def judge(replication: Replication, n_claims: int) -> Judged:
     changes += records.uninvestigated(stored, replication.claims)
     other_hash = record is not None and record.hash != replication.run.hash
     return Judged(outcomes, controls, changes, other_hash)
+
+
+def judge_all(replications: Sequence[Replication], n_claims: Mapping[Path, int]) -> Iterator[Judged]:
+    """`judge` each of them, in their order; if there are many, on all processors at once.
+
+    `n_claims` has the number of claims of each root.
+
+    Raises:
+        InputError: if results are not complete.
+    """
+    counts = [n_claims[replication.found.root] for replication in replications]
+    if len(replications) < WORTH_WORKERS:
+        yield from map(judge, replications, counts)
+        return
+    workers = min(len(os.sched_getaffinity(0)), len(replications))
+    context = multiprocessing.get_context("spawn")
+    # an interrupt is for the command, which ends its workers
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, context, signal.signal, ignore) as pool:
+        yield from pool.map(judge, replications, counts)
 
 
 def claims_of(found: Found) -> dict[str, Claim]:
