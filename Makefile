@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help replicate-all replicate-quick check record report test bench clean
+.PHONY: help replicate-all replicate-quick check record report test bench validate clean
 
 PYTHON ?= python3
 INSTALLED := .venv/.installed
@@ -30,6 +30,10 @@ test: $(INSTALLED) ## lint, types and tests
 
 bench: $(INSTALLED) ## time training against the plain way
 	.venv/bin/replicate bench
+
+validate: $(INSTALLED) ## ask whether the checks work: faults planted, other seeds; hours
+	.venv/bin/python -m tests.validation faults
+	.venv/bin/python -m tests.validation seeds
 
 clean: ## remove the environment, results and caches
 	rm -rf .venv results .hypothesis .mypy_cache .ruff_cache .pytest_cache *.egg-info build

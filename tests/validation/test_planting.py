@@ -1,0 +1,135 @@
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from common import claims, metrics, polysemanticity
+from common.document import InputError
+from common.find import find_specs
+from replications.toy_models_of_superposition import model as toy
+from tests.conftest import ROOT
+from tests.validation import faults, planting
+from tests.validation.faults import DEFINITIONS, EVERYTHING, FAULTS, NONE, Fault, fault, swap
+from tests.validation.planting import Trial, run, summary, table_of
+
+
+def test_faults_are_many_and_of_all_replications() -> None:
+    assert len(FAULTS) - 1 >= 24
+    assert set(EVERYTHING) == set(find_specs(ROOT)) == set(FAULTS[NONE].touches)
+    of_training = [one for name, one in FAULTS.items() if name != NONE and not one.judging]
+    assert {name for one in of_training for name in one.touches} == set(EVERYTHING)
+    for one in FAULTS.values():
+        assert one.what.endswith((".", "caught."))
+        assert not inspect.signature(one.plant).parameters
+
+
+def test_a_fault_is_entered_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "FAULTS", {})
+
+    @fault("a/b", judging=True)
+    def something() -> None:
+        """What is
+        wrong."""
+
+    found = Fault("something", "What is wrong.", ("a/b",), something, True, False)
+    assert found == faults.FAULTS["something"]
+
+
+def test_swap_replaces_a_function_under_all_its_names() -> None:
+    original, other = metrics.feature_norm, lambda weights: weights
+    assert vars(toy)["feature_norm"] is original
+    swap(original, other)
+    try:
+        assert vars(toy)["feature_norm"] is vars(metrics)["feature_norm"] is other
+    finally:
+        swap(other, original)
+    assert vars(toy)["feature_norm"] is original
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that runs the definitions with an attribute changed, under the name of some fault."""
+
+    def result(like: str, *change: Any) -> dict[str, Any]:
+        with monkeypatch.context() as patch:
+            if change:
+                patch.setattr(*change)
+            return run(FAULTS[like], ROOT, DEFINITIONS, 402, tmp_path)
+
+    return result
+
+
+def test_a_fault_is_caught_by_claims_and_by_the_record_and_none_is_not(planted: Any, tmp_path: Path) -> None:
+    unbroken = planted(NONE)
+    assert (unbroken["claims"], unbroken["record"], unbroken["error"]) == ([], [], "")
+    wrong = planted(
+        "superposition_the_other_way",
+        polysemanticity,
+        "_superposition_compute",
+        lambda represented, n: (n - represented).clamp(min=0),
+    )
+    assert "antipodal_count (not reproduced)" in wrong["claims"]
+    assert any(change.startswith("antipodal_count: verdict changed from") for change in wrong["record"])
+    assert wrong["table"] != unbroken["table"]
+
+    def fails(*arguments: Any) -> Any:
+        raise ZeroDivisionError("nothing there")
+
+    # of a fault in judging the unbroken suite's results are judged
+    failed = planted("overlap_is_enough", claims, "fraction_interval", fails)
+    assert failed["error"] == "ZeroDivisionError: nothing there"
+    assert failed["table"] == unbroken["table"]
+    assert not (tmp_path / "results" / "overlap_is_enough").exists()
+
+
+def trial(name: str, **changes: Any) -> Trial:
+    return Trial(name, DEFINITIONS, [], [], "", True)._replace(**changes)
+
+
+def test_the_summary_says_what_noticed_each_fault_and_which_are_not_noticed() -> None:
+    trials = [
+        trial(NONE, acts=False),
+        trial(
+            "no_relu", claims=["a (invalid)", "b (invalid)", "c (invalid)", "d (invalid)"], record=["a: x"]
+        ),
+        trial("no_bias", record=["a: moved"]),
+        trial("no_bias", error="ValueError: no"),
+        trial("not_turned"),
+        trial("half_precision", acts=False),
+    ]
+    lines = summary(trials)
+    assert (
+        "no_relu in "
+        + DEFINITIONS
+        + ": 4 claims (a (invalid), b (invalid), c (invalid)), 1 changes to the record"
+        in lines
+    )
+    assert "noticed by a claim, a control or an error: 2 of 4 faults, 2 of 5 trials" in lines
+    assert "noticed by these or the record: 2 of 4 faults, 3 of 5 trials" in lines
+    assert lines[-2:] == [
+        "faults that nothing notices: not_turned, half_precision",
+        "faults that change no number: half_precision",
+    ]
+    table = table_of(trials)
+    assert table["caught"].tolist() == [False, True, True, True, False, False]
+    assert table["claims"][1] == "a (invalid); b (invalid); c (invalid); and 1 more"
+
+
+def test_a_suite_that_is_caught_without_a_fault_shows_nothing(tmp_path: Path) -> None:
+    for name, lost in ((NONE, ["a"]), ("not_turned", [])):
+        path = tmp_path / "trials" / name / f"{DEFINITIONS}.json"
+        path.parent.mkdir(parents=True)
+        found = {"outcomes": {}, "table": "", "claims": lost, "record": [], "error": ""}
+        path.write_text(json.dumps(found), encoding="utf-8")
+    with pytest.raises(InputError, match="without any fault polysemanticity_definitions/definitions came"):
+        planting.study(ROOT, ["not_turned"], [], 1, tmp_path, Console(quiet=True))
+
+
+def test_an_unknown_fault_or_replication_is_named_with_its_nearest(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no_rel: no such fault; did you mean 'no_relu'"):
+        planting.study(ROOT, ["no_rel"], [], 1, tmp_path, Console(quiet=True))
+    with pytest.raises(InputError, match="definition: no such replication; did you mean"):
+        planting.study(ROOT, [], [DEFINITIONS[:-1]], 1, tmp_path, Console(quiet=True))
