@@ -168,7 +168,7 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
         console.print("Nothing to train: all results are stored.")
     else:
         start = time.monotonic()
-        with shown(console, list(todo)) as progress:
+        with shown(console, todo) as progress:
             train(runs, devices, progress)
         seconds = time.monotonic() - start
         rate = sum(todo.values()) / seconds
