@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from common import answer, report
 from common import record as records
 from common.bench import bench
 from common.claims import Verdict
+from common.cluster import cluster
 from common.document import InputError, parse_value
 from common.find import Found, find_all, find_root, find_spec, find_specs
 from common.new import make
@@ -26,7 +28,7 @@ from common.publish import Fresh, publish, schema
 from common.replication import Replication, claims_of, count_claims, judge, load_replication
 from common.results import Run, commit
 from common.sweep import shards
-from common.training import Devices, missing, network_steps, train
+from common.training import Devices, Place, missing, network_steps, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,6 +100,10 @@ def _parser() -> argparse.ArgumentParser:
         help="train only part I of N parts of the work, I from 1 to N, and judge nothing; without --shard "
         "a run then judges what all parts have stored in one folder",
     )  # fmt: skip
+    trained["run"].add_argument("--on", choices=["ray"], help="train on a Ray cluster")
+    trained["run"].add_argument(
+        "--address", help="of the Ray cluster (default: RAY_ADDRESS, else one on this machine for this run)"
+    )
     reports = add("report", _report, "write the report on stored results, as a page and for machines")
     reports.add_argument("--profile", default="full", help="full (default) or a profile of the spec")
     reports.add_argument("--out", type=Path, help="where results are stored (default: ROOT/results)")
@@ -163,10 +169,22 @@ def _devices(options: argparse.Namespace) -> Devices:
         raise InputError(f"--accelerator/--devices: {error}") from None
 
 
+def _place(options: argparse.Namespace, replications: list[Replication]) -> AbstractContextManager[Place]:
+    """Where a run trains: this machine's devices, or a cluster while it is connected to."""
+    if options.on is None:
+        if options.address is not None:
+            raise InputError(f"--address {options.address}: only with --on ray")
+        return nullcontext(_devices(options))
+    if options.devices is not None and options.devices < 1:
+        raise InputError(f"--devices {options.devices}: expected at least 1")
+    roots = [one.found.root for one in replications if not one.found.installed]
+    return cluster(options.address, roots, options.accelerator, options.devices)
+
+
 def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
     part = None if options.shard is None else Part.parse(options.shard)
     replications = _replications(options, root)
-    place = _devices(options)
+    chosen = _place(options, replications)
     runs = [run for replication in replications for run in replication.runs]
     if options.keep_weights is not None:
         _tell_of_weights(replications, console)
@@ -175,18 +193,19 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
     if not todo:
         console.print("Nothing to train: all results are stored.")
         if part is None:  # parts may have stored all and joined nothing
-            train(runs, place)
+            train(runs, _devices(options) if options.on is None else Devices("cpu", 1))
     else:
         start = time.monotonic()
-        with shown(console, todo) as progress:
+        with chosen as place, shown(console, todo) as progress:
             if part is None:
                 train(runs, place, progress)
             else:
                 train_part(lacking, place, progress)
+            where = f"{place.n} x {place}"
         seconds = time.monotonic() - start
         rate = sum(todo.values()) / seconds
         console.print(
-            f"Trained in {seconds:.0f} s on {place.n} x {place}: "
+            f"Trained in {seconds:.0f} s on {where}: "
             f"{rate:,.0f} networks x steps per second, starting and compiling included."
         )
     if part is not None:
