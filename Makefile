@@ -43,5 +43,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	# torch first and by its exact version: on its own it is found in whatever build the installer is set up for
 	.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools torch
-	.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev,ray]'
 	touch $@

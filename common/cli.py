@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ from common import answer, report
 from common import record as records
 from common.bench import bench
 from common.claims import Verdict
+from common.cluster import cluster
 from common.document import InputError, parse_value
 from common.find import Found, find_all, find_root, find_spec, find_specs
 from common.new import make
+from common.parts import Part, train_part
 from common.progress import shown
 from common.publish import Fresh, publish, schema
 from common.replication import Replication, claims_of, count_claims, judge, judge_all, load_replication
-from common.results import commit
+from common.results import Run, commit
 from common.sweep import shards
-from common.training import Devices, missing, train, work
+from common.training import Devices, Place, missing, network_steps, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,6 +95,15 @@ def _parser() -> argparse.ArgumentParser:
         "--keep-weights", metavar="QUERY",
         help="store the weights of these networks too, as in 'seed == 0 and density > .5'; all for all",
     )  # fmt: skip
+    trained["run"].add_argument(
+        "--shard", metavar="I/N",
+        help="train only part I of N parts of the work, I from 1 to N, and judge nothing; without --shard "
+        "a run then judges what all parts have stored in one folder",
+    )  # fmt: skip
+    trained["run"].add_argument("--on", choices=["ray"], help="train on a Ray cluster")
+    trained["run"].add_argument(
+        "--address", help="of the Ray cluster (default: RAY_ADDRESS, else one on this machine for this run)"
+    )
     reports = add("report", _report, "write the report on stored results, as a page and for machines")
     reports.add_argument("--profile", default="full", help="full (default) or a profile of the spec")
     reports.add_argument("--out", type=Path, help="where results are stored (default: ROOT/results)")
@@ -157,25 +169,47 @@ def _devices(options: argparse.Namespace) -> Devices:
         raise InputError(f"--accelerator/--devices: {error}") from None
 
 
+def _place(options: argparse.Namespace, replications: list[Replication]) -> AbstractContextManager[Place]:
+    """Where a run trains: this machine's devices, or a cluster while it is connected to."""
+    if options.on is None:
+        if options.address is not None:
+            raise InputError(f"--address {options.address}: only with --on ray")
+        return nullcontext(_devices(options))
+    if options.devices is not None and options.devices < 1:
+        raise InputError(f"--devices {options.devices}: expected at least 1")
+    roots = [one.found.root for one in replications if not one.found.installed]
+    return cluster(options.address, roots, options.accelerator, options.devices)
+
+
 def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
+    part = None if options.shard is None else Part.parse(options.shard)
     replications = _replications(options, root)
-    devices = _devices(options)
+    chosen = _place(options, replications)
     runs = [run for replication in replications for run in replication.runs]
     if options.keep_weights is not None:
         _tell_of_weights(replications, console)
-    todo = {run: steps for run in runs if (steps := work(run))}
+    lacking = {run: missing(run) for run in runs} if part is None else part.missing(runs)
+    todo = {run: steps for run, some in lacking.items() if (steps := network_steps(run, some))}
     if not todo:
         console.print("Nothing to train: all results are stored.")
+        if part is None:  # parts may have stored all and joined nothing
+            train(runs, _devices(options) if options.on is None else Devices("cpu", 1))
     else:
         start = time.monotonic()
-        with shown(console, list(todo)) as progress:
-            train(runs, devices, progress)
+        with chosen as place, shown(console, todo) as progress:
+            if part is None:
+                train(runs, place, progress)
+            else:
+                train_part(lacking, place, progress)
+            where = f"{place.n} x {place}"
         seconds = time.monotonic() - start
         rate = sum(todo.values()) / seconds
         console.print(
-            f"Trained in {seconds:.0f} s on {devices.n} x {devices}: "
+            f"Trained in {seconds:.0f} s on {where}: "
             f"{rate:,.0f} networks x steps per second, starting and compiling included."
         )
+    if part is not None:
+        return _tell_of_part(part, runs, console)
     drawn: dict[str, Mapping[str, Figure]] = {}
     for replication in replications:
         table = replication.run.table()
@@ -185,6 +219,16 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
         for path in report.save_figures(drawn[replication.name], folder):
             console.print(f"figure: {path}")
     return _tell(options, root, replications, console, drawn)
+
+
+def _tell_of_part(part: Part, runs: list[Run], console: Console) -> int:
+    left, whole = sum(len(missing(run)) for run in runs), sum(len(shards(run.spec)) for run in runs)
+    console.print(
+        f"part {part} is stored; {left} of {whole} shards of the sweep are missing"
+        + ("" if left else ": the same command without --shard judges them"),
+        highlight=False,
+    )
+    return 0
 
 
 def _tell_of_weights(replications: list[Replication], console: Console) -> None:

@@ -1,7 +1,7 @@
 """How training goes, shown on the console: bars on a terminal, lines elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -21,15 +21,15 @@ from rich.progress import (
 
 from common.results import Run
 from common.sweep import Shard, instances
-from common.training import Progress, work
+from common.training import Progress
 
 PLAIN_LINE_S = 15.0
 """Seconds between lines of progress where there is no terminal to draw a bar on."""
 
 
 @contextmanager
-def shown(console: Console, runs: list[Run]) -> Iterator[Progress]:
-    """Progress of the training that `runs` still need, in network-steps, a bar or a line of text for each.
+def shown(console: Console, todo: Mapping[Run, int]) -> Iterator[Progress]:
+    """Progress of the training of runs, of so many network-steps each, a bar or a line of text for each.
 
     Of a run whose spec has `watch`, each shape has its own: the networks that are done, and their mean.
     """
@@ -37,9 +37,9 @@ def shown(console: Console, runs: list[Run]) -> Iterator[Progress]:
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
                    TextColumn("left"), TimeRemainingColumn())  # fmt: skip
         with Bars(*columns, console=console) as bars:
-            yield _OnTerminal(bars, runs)
+            yield _OnTerminal(bars, todo)
     else:
-        yield _InLines(console, runs)
+        yield _InLines(console, todo)
 
 
 def _title(run: Run) -> str:
@@ -82,10 +82,12 @@ class _Watch:
 
 
 class _OnTerminal(Progress):
-    def __init__(self, bars: Bars, runs: list[Run]) -> None:
+    def __init__(self, bars: Bars, todo: Mapping[Run, int]) -> None:
         self.bars = bars
         self.watch = _Watch()
-        self.tasks = {id(run): bars.add_task(_title(run), total=work(run), start=False) for run in runs}
+        self.tasks = {
+            id(run): bars.add_task(_title(run), total=steps, start=False) for run, steps in todo.items()
+        }
         self.watched: dict[str, TaskID] = {}
 
     def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
@@ -102,10 +104,10 @@ class _OnTerminal(Progress):
 
 
 class _InLines(Progress):
-    def __init__(self, console: Console, runs: list[Run]) -> None:
+    def __init__(self, console: Console, todo: Mapping[Run, int]) -> None:
         self.console = console
         self.watch = _Watch()
-        self.total = {id(run): work(run) for run in runs}
+        self.total = {id(run): steps for run, steps in todo.items()}
         self.done = dict.fromkeys(self.total, 0)
         # the time left is reckoned from the first steps done: before them, workers start and compile
         self.first: dict[int, tuple[float, int]] = {}

@@ -72,10 +72,28 @@ def shards(spec: Spec) -> list[Shard]:
     return [Shard(number, rows) for number, rows in enumerate(pieces)]
 
 
+def costs(spec: Spec, some: list[Shard]) -> list[int]:
+    """What training each of these shards costs beside others, about: networks x steps x weights of each."""
+    structural = spec.structural()
+    weights: dict[tuple[Any, ...], int] = {}
+    found = []
+    for shard in some:
+        row = shard.rows.iloc[0].to_dict()
+        shape = tuple(row[name] for name in structural)
+        if shape not in weights:
+            weights[shape] = _n_weights(spec, row)
+        found.append(len(shard.rows) * spec.fields.trainer.max_steps * weights[shape])
+    return found
+
+
+def _n_weights(spec: Spec, row: Mapping[Any, Any]) -> int:
+    """The number of weights of a network of the shape of `row`; 1 where nothing is trained."""
+    network = spec.build(row, seeds=[0])
+    return sum(weight.numel() for weight in network.parameters()) if isinstance(network, Ensemble) else 1
+
+
 def _shard_size(spec: Spec, row: Mapping[Any, Any]) -> int:
     """The most networks of the shape of `row` that one shard may have."""
     if spec.fields.shard_weights is None:
         return spec.fields.shard_size
-    network = spec.build(row, seeds=[0])
-    n_weights = sum(weight.numel() for weight in network.parameters()) if isinstance(network, Ensemble) else 1
-    return max(1, min(spec.fields.shard_size, spec.fields.shard_weights // n_weights))
+    return max(1, min(spec.fields.shard_size, spec.fields.shard_weights // _n_weights(spec, row)))

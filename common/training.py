@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing.queues import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 import torch
@@ -66,6 +66,12 @@ class Devices(NamedTuple):
         """Name the device class, as the manifest has it."""
         return torch.cuda.get_device_name(0) if self.accelerator == "cuda" else "CPU"
 
+    def train_shards(
+        self, todo: list[tuple[Run, Shard]], progress: "Progress"
+    ) -> Iterator[tuple[Run, Shard]]:
+        """See `Place.train_shards`."""
+        return train_shards(todo, self, progress)
+
 
 class Progress:
     """What training tells of itself while it goes on; this one keeps it to itself."""
@@ -77,12 +83,28 @@ class Progress:
         """A shard is trained and stored, with these rows of the instances table."""
 
 
+class Place(Protocol):
+    """Where shards are trained, this machine's devices or others; as text, their class."""
+
+    @property
+    def n(self) -> int:
+        """How many devices there are."""
+
+    def train_shards(self, todo: list[tuple[Run, Shard]], progress: Progress) -> Iterator[tuple[Run, Shard]]:
+        """Train and store shards, on all devices at once; yields each as it is done."""
+
+
 Advance = Callable[[int], None]
 
 
 def work(run: Run) -> int:
     """The network-steps that `run` still has to train."""
-    return sum(len(shard.rows) for shard in missing(run)) * run.spec.fields.trainer.max_steps
+    return network_steps(run, missing(run))
+
+
+def network_steps(run: Run, some: list[Shard]) -> int:
+    """The network-steps of some of the shards of `run`."""
+    return sum(len(shard.rows) for shard in some) * run.spec.fields.trainer.max_steps
 
 
 def missing(run: Run) -> list[Shard]:
@@ -97,7 +119,7 @@ def missing(run: Run) -> list[Shard]:
     ]
 
 
-def train(runs: list[Run], devices: Devices, progress: Progress | None = None) -> None:
+def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> None:
     """Train what is missing of `runs`, and store each one's instances table when it is complete.
 
     Shards of all runs share the devices, in the order given: put long runs first. Only the first one of each
@@ -116,7 +138,7 @@ def train(runs: list[Run], devices: Devices, progress: Progress | None = None) -
     for run in runs:
         if not left[id(run)]:
             finish(run)
-    for run, _ in train_shards(todo, devices, progress or Progress()):
+    for run, _ in devices.train_shards(todo, progress or Progress()):
         left[id(run)] -= 1
         if not left[id(run)]:
             finish(run)
@@ -191,13 +213,21 @@ def _train_in_worker(run: Run, shard: Shard, accelerator: str, position: int) ->
 
 
 def _train_shard(run: Run, shard: Shard, accelerator: str, device: int, advance: Advance) -> pd.DataFrame:
+    table, state = train_alone(run, shard, accelerator, device, advance)
+    run.write_trained(shard, table, state)
+    return table
+
+
+def train_alone(
+    run: Run, shard: Shard, accelerator: str, device: int, advance: Advance
+) -> tuple[pd.DataFrame, dict[str, Tensor]]:
+    """The rows of one shard and the state of its ensemble, trained in this process with its numerics set."""
     trained: list[Ensemble] = []
     with _numerics(threads=1), _quiet():
         name = f"{run.spec.name}/{run.variant.name}/{run.hash}"
         logger = run.spec.logger_of(run.folder, name, f"shard_{shard.number:05d}")
         table = train_shard(run.spec, shard, accelerator, device, advance, logger, trained.append)
-    run.write_trained(shard, table, trained[0].state() if trained else {})
-    return table
+    return table, trained[0].state() if trained else {}
 
 
 def train_shard(

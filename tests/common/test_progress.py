@@ -13,6 +13,7 @@ from common import progress
 from common.results import Run
 from common.spec import Spec
 from common.sweep import shards
+from common.training import work
 
 SHAPES = "[{n_features: 2, n_hidden: [1, 2], density: .5, extra_importance: 1.}]"
 
@@ -35,7 +36,7 @@ def told(run: Run, monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> str:
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))  # type: ignore[attr-defined]
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=200)
-    with progress.shown(console, [run]) as shown:
+    with progress.shown(console, {run: work(run)}) as shown:
         for shard in shards(run.spec):
             shown.advanced(run, shard, 100 * len(shard.rows))
             table: pd.DataFrame = shard.rows.assign(loss=float(shard.number))
