@@ -12,10 +12,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.table import Table
 
 from common import answer, report
 from common import record as records
-from common.bench import bench
+from common.bench import Bench, bench
+from common.ceiling import Machine
 from common.claims import Verdict
 from common.document import InputError, parse_value
 from common.find import Found, find_all, find_root, find_spec, find_specs
@@ -75,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         "record": add("record", _record, "make the stored results the reference, and show what changes"),
         "status": add("status", _status, "say what a run would train, and why"),
     }
-    benches = add("bench", _bench, "time training against the plain way, in networks x steps per second")
+    benches = add("bench", _bench, "time training beside the plain way, and beside the machine's ceiling")
     for sub in (*trained.values(), benches):
         sub.add_argument("--profile", default="full", help="full (default) or a profile of the spec")
     for name, sub in trained.items():
@@ -401,25 +403,50 @@ def _cite(options: argparse.Namespace, root: Path, console: Console) -> int:
 
 
 def _bench(options: argparse.Namespace, root: Path, console: Console) -> int:
+    found = _imported(options, root)
+    specs = [one.spec(options.profile) for one in found]
     devices = _devices(options)
-    for found in _imported(options, root):
-        if found.spec(options.profile).fields.plain is None:
-            continue
-        console.print(f"{found.name}, on {devices.n} x {devices}, in networks x steps per second:")
-        plain, ours = 0.0, 0.0
-        for speed in bench(found.path, devices, options.profile):
-            plain, ours = plain + speed.work / speed.plain, ours + speed.work / speed.ours
-            console.print(
-                f"{speed.structure}: plain {speed.plain:,.0f}, ours {speed.ours:,.0f} ({speed.networks:,} "
-                f"networks), ratio {speed.ours / speed.plain:.3g}",
-                highlight=False,
-            )
-        console.print(
-            f"at these rates the sweep takes {plain / 3600:.1f} hours the plain way, {ours / 60:.1f} minutes "
-            f"ours, ratio {plain / ours:.3g}",
-            highlight=False,
-        )
+    table = Table(
+        title=f"Networks x steps per second on {devices.n} x {devices}, "
+        "and how long the whole sweep takes at these rates, without controls",
+        caption="of the ceiling: our rate, as a share of what this machine could do at most if what takes it "
+        "longest were all that there is to do. The ceiling, per device, was measured just now.",
+    )
+    for column in ("replication", "networks"):
+        table.add_column(column, overflow="fold")
+    for column in ("at once", "ours", "plain", "ratio", "of the ceiling"):
+        table.add_column(column, justify="right")
+    table.add_column("ceiling")
+    for column in ("sweep, ours", "plain"):
+        table.add_column(column, justify="right")
+    try:
+        with Machine(devices) as machine, console.status("") as status:
+            for spec in specs:
+                status.update(f"timing {spec.name}")
+                _add_speeds(table, spec.name, bench(spec, machine))
+    finally:
+        console.print(table)
     return 0
+
+
+def _add_speeds(table: Table, name: str, timed: Bench | None) -> None:
+    if timed is None:
+        table.add_row(name, "calculated, not trained")
+        return
+    most = "at most " if timed.at_most else ""
+    sweep = [most + _duration(timed.ours), most + _duration(timed.plain)]
+    for speed in timed.speeds:
+        rates = [f"{speed.ours:,.0f}", f"{speed.plain:,.0f}", f"{speed.ours / speed.plain:.3g}"]
+        share = f"{speed.ours / speed.bound.rate:.0%}"
+        table.add_row(name, speed.shape, f"{speed.networks:,}", *rates, share, speed.bound.by, *sweep)
+        name, sweep = "", ["", ""]
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 if __name__ == "__main__":
