@@ -26,6 +26,8 @@ from common.progress import shown
 from common.publish import Fresh, publish, schema
 from common.replication import Replication, claims_of, count_claims, judge, load_replication
 from common.results import commit
+from common.scaling import scaling
+from common.spec import Spec
 from common.sweep import shards
 from common.training import Devices, missing, train, work
 
@@ -78,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
         "status": add("status", _status, "say what a run would train, and why"),
     }
     benches = add("bench", _bench, "time training beside the plain way, and beside the machine's ceiling")
+    benches.add_argument(
+        "--scaling", action="store_true",
+        help="instead, how time and memory grow with more networks, more steps and larger shards",
+    )  # fmt: skip
     for sub in (*trained.values(), benches):
         sub.add_argument("--profile", default="full", help="full (default) or a profile of the spec")
     for name, sub in trained.items():
@@ -406,6 +412,10 @@ def _bench(options: argparse.Namespace, root: Path, console: Console) -> int:
     found = _imported(options, root)
     specs = [one.spec(options.profile) for one in found]
     devices = _devices(options)
+    if options.scaling:
+        for spec in specs:
+            _scaling(spec, devices, console)
+        return 0
     table = Table(
         title=f"Networks x steps per second on {devices.n} x {devices}, "
         "and how long the whole sweep takes at these rates, without controls",
@@ -440,6 +450,19 @@ def _add_speeds(table: Table, name: str, timed: Bench | None) -> None:
         share = f"{speed.ours / speed.bound.rate:.0%}"
         table.add_row(name, speed.shape, f"{speed.networks:,}", *rates, share, speed.bound.by, *sweep)
         name, sweep = "", ["", ""]
+
+
+def _scaling(spec: Spec, devices: Devices, console: Console) -> None:
+    table = Table(title=f"{spec.name}: what grows with the sweep, in one process")
+    for column in ("more", "networks", "steps", "seconds", "peak memory, MB"):
+        table.add_column(column, justify="left" if column == "more" else "right")
+    for axis in scaling(spec, devices):
+        for run in axis.runs:
+            seconds, memory = f"{run.seconds:.2f}", f"{run.memory / 1e6:,.0f}"
+            table.add_row(axis.name, f"{run.networks:,}", f"{run.steps:,}", seconds, memory)
+        powers = f"^{axis.time_exponent:.2f}", f"^{axis.memory_exponent:.2f}"
+        table.add_row("", "", "fitted power", *powers, end_section=True)
+    console.print(table)
 
 
 def _duration(seconds: float) -> str:
