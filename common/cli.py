@@ -429,6 +429,8 @@ def _bench(options: argparse.Namespace, root: Path, console: Console) -> int:
     table.add_column("ceiling")
     for column in ("sweep, ours", "plain"):
         table.add_column(column, justify="right")
+    # timing ends workers in the middle of training; what they leave behind is freed, with a warning
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     try:
         with Machine(devices) as machine, console.status("") as status:
             for spec in specs:
