@@ -28,7 +28,7 @@ test: $(INSTALLED) ## lint, types and tests
 	.venv/bin/mypy common replications tests
 	.venv/bin/pytest -n auto
 
-bench: $(INSTALLED) ## time training against the plain way
+bench: $(INSTALLED) ## time training beside the plain way and the machine's ceiling, in minutes
 	.venv/bin/replicate bench
 
 validate: $(INSTALLED) ## ask whether the checks work: faults planted, other seeds; hours

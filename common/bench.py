@@ -1,78 +1,194 @@
-"""How fast training is, beside the plain way to train the same networks, in networks x steps per second."""
+"""How fast training is, beside the plain way to train the same networks and beside the machine's ceiling."""
 
+import functools
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
+import torch
+
+from common.ceiling import Bound, Machine, count
+from common.computed import Computed
+from common.ensemble import Ensemble
 from common.results import Run
 from common.spec import Spec, load_spec
 from common.sweep import Shard, shards
-from common.training import Devices, Progress, train_shards
+from common.training import Devices, Progress, build, train_shards
 
-SHORT_STEPS, LONG_STEPS, PLAIN_STEPS = 200, 1200, 100
+SECONDS, PLAIN_SECONDS = 5.0, 2.0
+"""How long each way is timed at least."""
+
+SHAPES = 3
+"""Of a replication at most so many shapes of network are timed, from that with the least work to the most."""
 
 PLAIN_NETWORKS = 400
 """Networks that the plain way trains at once: of 100 to 5000 the fastest per network."""
 
+NEVER = 10**9
+"""Steps that are not reached: timing ends training."""
+
 
 class Speed(NamedTuple):
-    """One structure's rates, in networks x steps per second, and its networks x steps in the sweep."""
+    """The rates of networks of one shape, in networks x steps per second, `networks` of them at once."""
 
-    structure: str
+    shape: str
     networks: int
-    plain: float
     ours: float
-    work: int
+    plain: float
+    bound: Bound
 
 
-def bench(path: Path, devices: Devices, profile: str = "full") -> Iterator[Speed]:
-    """Time the networks of each shape that the spec at `path` has, a shard of them on each device.
+class Bench(NamedTuple):
+    """A replication's speeds, and the seconds that its sweep, without controls, takes at them.
 
-    Ours is the whole way that a run takes, timed as the difference between a long and a short run, so that
-    starting workers and compiling do not count. Where networks stop when they are settled, the long run is
-    the whole training, and the steps that they are spared count as done. The plain way trains some of them,
-    with all threads.
-
-    Raises:
-        ValueError: if the spec names no plain way.
+    If training stops when networks are settled, these are the most that it can take.
     """
-    spec = load_spec(path, profile)
-    if spec.fields.plain is None:
-        raise ValueError(f"{spec.name} names no plain way to compare with")
-    plain = importlib.import_module(spec.fields.plain)
-    structural = spec.structural()
-    stops, max_steps = spec.fields.trainer.stop_when_settled, spec.fields.trainer.max_steps
-    short, long = (1, max_steps) if stops else (SHORT_STEPS, LONG_STEPS)
+
+    speeds: list[Speed]
+    ours: float
+    plain: float
+    at_most: bool
+
+
+def bench(spec: Spec, machine: Machine) -> Bench | None:
+    """Time the networks of a spec, a shard of them on each device; None if it is calculated.
+
+    Ours is the whole way that a run takes, workers, draws and Trainer; starting these, compiling, and looking
+    whether networks are settled do not count. The plain way trains some of the same networks with as many
+    threads as there are workers: as the spec's `plain` does, else `train_plainly`. Of many shapes a few are
+    timed; what others take is interpolated, on the arithmetic of a step.
+    """
+    if issubclass(spec.model_class, Computed):
+        return None
+    shapes = _shapes(spec)
+    least = {name: count(spec, pieces[0].rows) for name, pieces in shapes.items()}
+    work = {name: least[name].arithmetic() / least[name].networks for name in shapes}
+    order = sorted(shapes, key=lambda name: work[name])
+    places = np.linspace(0, len(order) - 1, min(SHAPES, len(order))).round().astype(int)
+    speeds = []
+    for name in (order[place] for place in places):
+        shard = shapes[name][0]
+        ours = _ours(spec, shard, machine.devices)
+        plain = _plain(spec, shard.rows, machine.devices)
+        networks = len(shard.rows) * machine.devices.n
+        speeds.append(Speed(name, networks, ours, plain, machine.bound(least[name])))
+    timed = [work[speed.shape] for speed in speeds]
+    steps = {name: spec.fields.trainer.max_steps * sum(len(s.rows) for s in shapes[name]) for name in shapes}
+
+    def sweep(rates: list[float]) -> float:
+        each = np.interp([work[name] for name in shapes], timed, 1 / np.array(rates))
+        return float(each @ np.array([steps[name] for name in shapes]))
+
+    ours, plain = sweep([speed.ours for speed in speeds]), sweep([speed.plain for speed in speeds])
+    return Bench(speeds, ours, plain, spec.fields.trainer.stop_when_settled)
+
+
+def _shapes(spec: Spec) -> dict[str, list[Shard]]:
+    """The shards of the sweep by shape, named by the factors that differ between shapes."""
     cut = shards(spec)
-    done = set()
+    values = pd.concat([shard.rows.iloc[:1] for shard in cut])
+    told = [name for name in spec.structural() if values[name].nunique(dropna=False) > 1]
+    shapes: dict[str, list[Shard]] = {}
     for shard in cut:
-        structure = ", ".join(f"{name} = {shard.rows[name].iloc[0]}" for name in structural)
-        if structure in done:
-            continue
-        done.add(structure)
-        copies = [Shard(number, shard.rows) for number in range(devices.n)]
-        _seconds(spec, copies, devices, 1)  # compiles, for the runs that are timed to find on disk
-        seconds = _seconds(spec, copies, devices, long) - _seconds(spec, copies, devices, short)
-        networks = len(shard.rows) * len(copies)
-        some = shard.rows[:: -(-len(shard.rows) // PLAIN_NETWORKS)]
-        plain.train(some, 1)
-        start = time.perf_counter()
-        plain.train(some, PLAIN_STEPS)
-        plain_rate = len(some) * PLAIN_STEPS / (time.perf_counter() - start)
-        alike = (s for s in cut if (s.rows[structural].iloc[0] == shard.rows[structural].iloc[0]).all())
-        work = sum(len(s.rows) for s in alike) * max_steps
-        yield Speed(structure, networks, plain_rate, networks * (long - short) / seconds, work)
+        first = shard.rows.iloc[0]
+        shapes.setdefault(", ".join(f"{name} = {first[name]}" for name in told), []).append(shard)
+    return shapes
 
 
-def _seconds(spec: Spec, pieces: list[Shard], devices: Devices, steps: int) -> float:
-    overrides = {"trainer.max_steps": (steps, "bench")}
+class _Enough(Exception):  # noqa: N818  # no error: what is to be known is known
+    """Training was timed."""
+
+
+class _Watch(Progress):
+    """Notes when shards have done how much, and ends training `SECONDS` after all of them have begun."""
+
+    def __init__(self, n_shards: int) -> None:
+        self.done: list[list[tuple[float, int]]] = [[] for _ in range(n_shards)]
+
+    def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
+        now, done = time.perf_counter(), self.done[shard.number]
+        total = (done[-1][1] if done else 0) + network_steps
+        if done and now < done[-1][0] + 0.05:  # told of at once: up to then, not from then on
+            done[-1] = (done[-1][0], total)
+        else:
+            done.append((now, total))
+        if all(self.done) and min(told[-1][0] - told[0][0] for told in self._told()) >= SECONDS:
+            raise _Enough
+
+    def rate(self) -> float:
+        """Network-steps per second, of all shards together."""
+        return sum((told[-1][1] - told[0][1]) / (told[-1][0] - told[0][0]) for told in self._told())
+
+    def _told(self) -> list[list[tuple[float, int]]]:
+        """What came after all shards had begun, of each at least the last that came."""
+        begun = max(done[0][0] for done in self.done)
+        return [[told for told in done if told[0] >= begun] or done[-1:] for done in self.done]
+
+
+def _ours(spec: Spec, shard: Shard, devices: Devices) -> float:
+    overrides = {"trainer.max_steps": (NEVER, "bench"), "trainer.stop_when_settled": (False, "bench")}
     spec = load_spec(spec.path, spec.profile, overrides=overrides)
-    with TemporaryDirectory() as folder:
+    watch = _Watch(devices.n)
+    with TemporaryDirectory() as folder, suppress(_Enough):
         run = Run(spec, Path(folder))
-        start = time.perf_counter()
-        for _ in train_shards([(run, piece) for piece in pieces], devices, Progress()):
+        for _ in train_shards([(run, Shard(i, shard.rows)) for i in range(devices.n)], devices, watch):
             pass
-        return time.perf_counter() - start
+    return watch.rate()
+
+
+def _plain(spec: Spec, rows: pd.DataFrame, devices: Devices) -> float:
+    some = rows[:: -(-len(rows) // PLAIN_NETWORKS)]
+    train: Callable[[pd.DataFrame, int], object] = functools.partial(train_plainly, spec)
+    if spec.fields.plain is not None:
+        train = importlib.import_module(spec.fields.plain).train
+    before, threads = torch.get_num_threads(), devices.n if devices.accelerator == "cpu" else 1
+    torch.set_num_threads(threads)
+    try:
+        with torch.device(devices.accelerator):
+            train(some, 1)
+            steps, seconds = 1, 0.0
+            while seconds < PLAIN_SECONDS:
+                steps *= 2
+                start = time.perf_counter()
+                train(some, steps)
+                if devices.accelerator == "cuda":
+                    torch.cuda.synchronize()
+                seconds = time.perf_counter() - start
+    finally:
+        torch.set_num_threads(before)
+    return len(some) * steps / seconds
+
+
+def train_plainly(spec: Spec, rows: pd.DataFrame, steps: int) -> Ensemble:
+    """Train the networks in `rows`, of one shape, on torch's default device: a loop, autograd, and no more.
+
+    Each network has its own draws; the optimiser is the spec's as it comes, not fused.
+    """
+    device = torch.get_default_device()
+    with torch.device("cpu"):
+        ensemble = build(spec, rows)
+    assert isinstance(ensemble, Ensemble)
+    ensemble.to(device)
+    features, shape = ensemble.features, (len(rows), ensemble.features.batch_size)
+    weights, factors = dict(ensemble.weights.items()), ensemble.factors
+    chosen = ensemble.optimizer
+    if isinstance(chosen, functools.partial):
+        arguments = {k: v for k, v in chosen.keywords.items() if k not in ("fused", "foreach")}
+        chosen = functools.partial(chosen.func, **arguments)
+    optimizer = chosen(weights.values())
+    schedule = ensemble.lr_scheduler(optimizer) if ensemble.lr_scheduler else None
+    for _ in range(steps):
+        optimizer.zero_grad()
+        drawn = [torch.rand(shape) for _ in range(features.n_uniforms)]
+        loss = ensemble.loss(weights, factors, features.sample(drawn, factors)).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
+    return ensemble

@@ -13,10 +13,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.table import Table
 
 from common import answer, report
 from common import record as records
-from common.bench import bench
+from common.bench import Bench, bench
+from common.ceiling import Machine
 from common.claims import Verdict
 from common.cluster import cluster
 from common.document import InputError, parse_value
@@ -27,6 +29,8 @@ from common.progress import shown
 from common.publish import Fresh, publish, schema
 from common.replication import Replication, claims_of, count_claims, judge, judge_all, load_replication
 from common.results import Run, commit
+from common.scaling import scaling
+from common.spec import Spec
 from common.sweep import shards
 from common.training import Devices, Place, missing, network_steps, train
 
@@ -78,7 +82,11 @@ def _parser() -> argparse.ArgumentParser:
         "record": add("record", _record, "make the stored results the reference, and show what changes"),
         "status": add("status", _status, "say what a run would train, and why"),
     }
-    benches = add("bench", _bench, "time training against the plain way, in networks x steps per second")
+    benches = add("bench", _bench, "time training beside the plain way, and beside the machine's ceiling")
+    benches.add_argument(
+        "--scaling", action="store_true",
+        help="instead, how time and memory grow with more networks, more steps and larger shards",
+    )  # fmt: skip
     for sub in (*trained.values(), benches):
         sub.add_argument("--profile", default="full", help="full (default) or a profile of the spec")
     for name, sub in trained.items():
@@ -444,25 +452,69 @@ def _cite(options: argparse.Namespace, root: Path, console: Console) -> int:
 
 
 def _bench(options: argparse.Namespace, root: Path, console: Console) -> int:
+    found = _imported(options, root)
+    specs = [one.spec(options.profile) for one in found]
     devices = _devices(options)
-    for found in _imported(options, root):
-        if found.spec(options.profile).fields.plain is None:
-            continue
-        console.print(f"{found.name}, on {devices.n} x {devices}, in networks x steps per second:")
-        plain, ours = 0.0, 0.0
-        for speed in bench(found.path, devices, options.profile):
-            plain, ours = plain + speed.work / speed.plain, ours + speed.work / speed.ours
-            console.print(
-                f"{speed.structure}: plain {speed.plain:,.0f}, ours {speed.ours:,.0f} ({speed.networks:,} "
-                f"networks), ratio {speed.ours / speed.plain:.3g}",
-                highlight=False,
-            )
-        console.print(
-            f"at these rates the sweep takes {plain / 3600:.1f} hours the plain way, {ours / 60:.1f} minutes "
-            f"ours, ratio {plain / ours:.3g}",
-            highlight=False,
-        )
+    if options.scaling:
+        for spec in specs:
+            _scaling(spec, devices, console)
+        return 0
+    table = Table(
+        title=f"Networks x steps per second on {devices.n} x {devices}, "
+        "and how long the whole sweep takes at these rates, without controls",
+        caption="of the ceiling: our rate, as a share of what this machine could do at most if what takes it "
+        "longest were all that there is to do. The ceiling, per device, was measured just now.",
+    )
+    for column in ("replication", "networks"):
+        table.add_column(column, overflow="fold")
+    for column in ("at once", "ours", "plain", "ratio", "of the ceiling"):
+        table.add_column(column, justify="right")
+    table.add_column("ceiling")
+    for column in ("sweep, ours", "plain"):
+        table.add_column(column, justify="right")
+    # timing ends workers in the middle of training; what they leave behind is freed, with a warning
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
+    try:
+        with Machine(devices) as machine, console.status("") as status:
+            for spec in specs:
+                status.update(f"timing {spec.name}")
+                _add_speeds(table, spec.name, bench(spec, machine))
+    finally:
+        console.print(table)
     return 0
+
+
+def _add_speeds(table: Table, name: str, timed: Bench | None) -> None:
+    if timed is None:
+        table.add_row(name, "calculated, not trained")
+        return
+    most = "at most " if timed.at_most else ""
+    sweep = [most + _duration(timed.ours), most + _duration(timed.plain)]
+    for speed in timed.speeds:
+        rates = [f"{speed.ours:,.0f}", f"{speed.plain:,.0f}", f"{speed.ours / speed.plain:.3g}"]
+        share = f"{speed.ours / speed.bound.rate:.0%}"
+        table.add_row(name, speed.shape, f"{speed.networks:,}", *rates, share, speed.bound.by, *sweep)
+        name, sweep = "", ["", ""]
+
+
+def _scaling(spec: Spec, devices: Devices, console: Console) -> None:
+    table = Table(title=f"{spec.name}: what grows with the sweep, in one process")
+    for column in ("more", "networks", "steps", "seconds", "peak memory, MB"):
+        table.add_column(column, justify="left" if column == "more" else "right")
+    for axis in scaling(spec, devices):
+        for run in axis.runs:
+            seconds, memory = f"{run.seconds:.2f}", f"{run.memory / 1e6:,.0f}"
+            table.add_row(axis.name, f"{run.networks:,}", f"{run.steps:,}", seconds, memory)
+        powers = f"^{axis.time_exponent:.2f}", f"^{axis.memory_exponent:.2f}"
+        table.add_row("", "", "fitted power", *powers, end_section=True)
+    console.print(table)
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 if __name__ == "__main__":

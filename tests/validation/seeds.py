@@ -22,7 +22,7 @@ from common import record as records
 from common.claims import Verdict, evaluate, fraction_interval
 from common.progress import shown
 from common.replication import Replication, load_replication
-from common.training import Devices, train
+from common.training import Devices, train, work
 
 PROFILE = "quick"
 
@@ -78,7 +78,7 @@ def study(
     judged = []
     for name, (replication, lists) in loaded.items():
         started, used = time.monotonic(), _processor_s()
-        with shown(console, [replication.run]) as progress:
+        with shown(console, {replication.run: work(replication.run)}) as progress:
             train([replication.run], devices, progress)
         trained, used_to_train = time.monotonic(), _processor_s() - used
         judged.append(_verdicts(root, replication, lists, devices, out))
