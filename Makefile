@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help replicate-all replicate-quick check record report test bench validate clean
+.PHONY: help replicate-all replicate-quick check record report test bench faults validate clean
 
 PYTHON ?= python3
 INSTALLED := .venv/.installed
@@ -27,6 +27,9 @@ test: $(INSTALLED) ## lint, types and tests
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy common replications tests
 	.venv/bin/pytest -n auto
+
+faults: $(INSTALLED) ## kill runs at 150 random moments, and see that all tables come out the same
+	.venv/bin/python -m tests.kills --kills 50
 
 bench: $(INSTALLED) ## time training beside the plain way and the machine's ceiling, in minutes
 	.venv/bin/replicate bench

@@ -357,6 +357,14 @@ def evaluate(claims: dict[str, Claim], code: ModuleType, table: pd.DataFrame) ->
     values: dict[str, list[float]] = {name: [] for name in claims}
     units: dict[str, int] = {}
     problems: dict[str, str] = {}
+    # which rows a function takes it alone knows, and whether it would pass over a NaN
+    if "loss" in table and (lost := int(table["loss"].isna().sum())):
+        problem = f"{lost} of {len(table)} networks diverged"
+        problems = {
+            name: problem
+            for name, claim in claims.items()
+            if claim.estimate.function and _is_empirical(claim, code)
+        }
     # seed by seed, not claim by claim: one part of a large table at a time, used for all claims
     for left_out in [None, *(seeds if len(seeds) > 1 else [])]:
         rows = table if left_out is None else table[table["seed"] != left_out]

@@ -3,10 +3,11 @@
 import argparse
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from common.bench import Bench, bench
 from common.ceiling import Machine
 from common.claims import Verdict
 from common.cluster import cluster
-from common.document import InputError, parse_value
+from common.document import InputError, one_line, parse_value
 from common.find import Found, find_all, find_root, find_spec, find_specs
 from common.new import make
 from common.parts import Part, train_part
@@ -32,16 +33,20 @@ from common.results import Run, commit
 from common.scaling import scaling
 from common.spec import Spec
 from common.sweep import shards
-from common.training import Devices, Place, missing, network_steps, train
+from common.training import Devices, Place, diverged, missing, network_steps, tell_of_diverged, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `replicate` with these arguments (default: the command line's); the exit code.
 
-    0: all as recorded; 1: a verdict or value is not; 2: bad input, said in one line; 130: interrupted.
+    0: all as recorded; 1: a verdict or value is not; 2: bad input or a fault, said in one line; 130 and 143:
+    stopped by SIGINT and SIGTERM.
     """
     options = _parser().parse_args(arguments)
     console = Console() if sys.stdout.isatty() else Console(width=170)
+    before = signal.getsignal(signal.SIGTERM)
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         new = options.command is _new  # which makes the folder
         root = options.root or Path.cwd() if new else find_root(options.root)
@@ -49,9 +54,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"replicate: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except OSError as error:
+        print(f"replicate: {error}; what is finished is kept", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
         print("replicate: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return 143 if isinstance(interrupt, _Terminated) else 130
+    finally:
+        with suppress(ValueError):
+            signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM has come: everything ends as it does with an interrupt."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -200,7 +219,7 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
     todo = {run: steps for run, some in lacking.items() if (steps := network_steps(run, some))}
     if not todo:
         console.print("Nothing to train: all results are stored.")
-        if part is None:  # parts may have stored all and joined nothing
+        if part is None:  # parts, or a run that was stopped, may have stored all and joined nothing
             train(runs, _devices(options) if options.on is None else Devices("cpu", 1))
     else:
         start = time.monotonic()
@@ -223,7 +242,13 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
         table = replication.run.table()
         assert table is not None
         folder = replication.run.folder / "figures"
-        drawn[replication.name] = replication.run.spec.code.figures(table)
+        try:
+            drawn[replication.name] = replication.run.spec.code.figures(table)
+        except Exception as error:
+            if diverged(table).empty:
+                raise
+            drawn[replication.name] = {}
+            console.print(f"{replication.name}: no figures: {one_line(error)}", markup=False)
         for path in report.save_figures(drawn[replication.name], folder):
             console.print(f"figure: {path}")
     return _tell(options, root, replications, console, drawn)
@@ -278,6 +303,9 @@ def _tell(
             )
         if judged.other_hash:
             console.print("spec or versions are not those of the record: values may differ within its spread")
+        for run in replication.runs:
+            if why_diverged := tell_of_diverged(run):
+                console.print(why_diverged, style="red", markup=False, highlight=False)
         for change in judged.changes or []:
             console.print(f"not as recorded: {change.claim}: {change.problem}", style="red", markup=False)
     if any(replication.overridden for replication in replications):

@@ -7,7 +7,7 @@ import socket
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,7 +129,7 @@ class Cluster:
         """Name the device class, as the manifest has it."""
         return self._device
 
-    def train_shards(self, todo: list[tuple[Run, Shard]], progress: Progress) -> Iterator[tuple[Run, Shard]]:
+    def train_shards(self, todo: list[tuple[Run, Shard]], progress: Progress) -> Generator[tuple[Run, Shard]]:
         """Train shards at the cluster's workers, and store them here; yields each as it is done.
 
         One whose worker or machine dies is sent again. An error of our own code ends the rest, and is raised.
@@ -241,10 +241,10 @@ def _train_at_worker(
             last = time.monotonic()
             reports.add.remote(position, done)
 
+    texts: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", message="training runs uncompiled")
-        table, state = train_alone(run, shard, accelerator, 0, advance)
+        table, state = train_alone(run, shard, accelerator, 0, advance, texts.append)
     device = torch.cuda.get_device_name(0) if accelerator == "cuda" else "CPU"
-    kept = state if not shard.rows.index.intersection(run.keep).empty else {}
-    texts = [str(w.message) for w in caught if "training runs uncompiled" in str(w.message)]
-    return _Result(table, {name: tensor.cpu() for name, tensor in kept.items()}, device, texts)
+    texts += [str(w.message) for w in caught if "training runs uncompiled" in str(w.message)]
+    return _Result(table, state, device, texts)

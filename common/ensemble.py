@@ -157,6 +157,24 @@ class Ensemble(LightningModule, ABC):
             if name not in given and tensor.shape[:1] == self.seed_index.shape
         }
 
+    @property
+    def resumable(self) -> bool:
+        """Whether a checkpoint holds all that training changes: weights and buffers.
+
+        A model with hooks of its own (`on_...`) may change more: its `on_save_checkpoint` says what.
+        """
+        classes = type(self).__mro__
+        own = {name for one in classes[: classes.index(Ensemble)] for name in vars(one)}
+        return "on_save_checkpoint" in own or not any(name.startswith("on_") for name in own)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the buffers, of which Lightning has only the persistent ones."""
+        checkpoint["buffers"] = dict(self.named_buffers())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what `on_save_checkpoint` added."""
+        self.restore(checkpoint["buffers"])
+
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Put the networks in a `state`, that of other ensembles of the same shape."""
         for name, tensor in state.items():
@@ -166,8 +184,9 @@ class Ensemble(LightningModule, ABC):
             setattr(module, leaf, nn.Parameter(tensor) if is_weight else tensor)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        """Each seed's batches of uniforms."""
-        return DataLoader(Draws(self.features, self.distinct_seeds), batch_size=None)
+        """Each seed's batches of uniforms, from the next step on where training goes on in the middle."""
+        draws = Draws(self.features, self.distinct_seeds, skip=self.global_step)
+        return DataLoader(draws, batch_size=None)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser that was set as `optimizer`, over all networks; its rate follows `lr_scheduler`."""
@@ -178,6 +197,15 @@ class Ensemble(LightningModule, ABC):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
         }
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory left, on the device or for the process."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # torch has no class of its own for these
+    said = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in said)
 
 
 @functools.cache
@@ -225,7 +253,7 @@ def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -
             try:
                 return compiled(weights, factors, uniforms, first_rows)  # type: ignore[no-any-return]
             except (BackendCompilerFailed, RuntimeError) as error:
-                if isinstance(error, torch.OutOfMemoryError):
+                if is_out_of_memory(error):
                     raise
                 state["compiles"] = False
                 first_line = (str(error).splitlines() or [type(error).__name__])[0]

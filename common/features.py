@@ -164,19 +164,35 @@ class Basis(Features):
 
 
 class Draws(IterableDataset[Tensor]):
-    """Endless batches of uniforms for some seeds, each a tensor (seeds * n_uniforms, batch_size)."""
+    """Endless batches of uniforms for some seeds, each a tensor (seeds * n_uniforms, batch_size).
+
+    Args:
+        features: what the uniforms are for
+        seeds: each has its own stream
+        stream: for what purpose
+        skip: how many batches to leave out at the start
+    """
 
     # steps drawn in one call: the generator's set-up cost per call is then small beside the numbers'
     BLOCK = 32
 
-    def __init__(self, features: Features, seeds: Sequence[int], stream: str = "training") -> None:
+    def __init__(
+        self, features: Features, seeds: Sequence[int], stream: str = "training", skip: int = 0
+    ) -> None:
         self.shape = (self.BLOCK, features.n_uniforms, features.batch_size)
         self.seeds = list(seeds)
         self.stream = stream
+        self.skip = skip
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Start every seed's stream at its beginning."""
+        """Start every seed's stream at its beginning, and draw what is to be skipped: SFC64 cannot jump."""
         generators = [generator(self.stream, seed) for seed in self.seeds]
+        blocks, first = divmod(self.skip, self.BLOCK)
+        unused = np.empty(self.shape, np.float32)
+        for g in generators:
+            for _ in range(blocks):
+                g.random(out=unused, dtype=np.float32)
         while True:
             draws = [g.random(self.shape, dtype=np.float32) for g in generators]
-            yield from torch.from_numpy(np.concatenate(draws, axis=1))
+            yield from torch.from_numpy(np.concatenate(draws, axis=1))[first:]
+            first = 0

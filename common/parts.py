@@ -3,6 +3,7 @@
 import heapq
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 from common.document import InputError
@@ -65,7 +66,16 @@ class Part(NamedTuple):
 
 
 def train_part(todo: Mapping[Run, list[Shard]], place: Place, progress: Progress | None = None) -> None:
-    """Train and store the shards `todo`; no run's table is joined, as other parts may be under way."""
+    """Train and store the shards `todo`; no run's table is joined, as other parts may be under way.
+
+    Raises:
+        InputError: as `train`; parts may write into one folder, a run without parts may not at the same time.
+    """
     items = [(run, shard) for run, some in todo.items() for shard in some]
-    for _ in place.train_shards(items, progress or Progress()):
-        pass
+    with ExitStack() as locks:
+        for run, some in todo.items():
+            if some:
+                locks.enter_context(run.locked(shared=True))
+        with closing(place.train_shards(items, progress or Progress())) as done:
+            for _ in done:
+                pass

@@ -102,6 +102,9 @@ class _OnTerminal(Progress):
             self.watched[state.title] = self.bars.add_task("", total=state.networks)
         self.bars.update(self.watched[state.title], completed=len(state.values), description=str(state))
 
+    def noted(self, run: Run, note: str) -> None:
+        self.bars.console.print(f"{_title(run)}: {note}", highlight=False, markup=False)
+
 
 class _InLines(Progress):
     def __init__(self, console: Console, todo: Mapping[Run, int]) -> None:
@@ -130,6 +133,9 @@ class _InLines(Progress):
         state = self.watch.add(run, table)
         if state is not None:
             self._print(str(state))
+
+    def noted(self, run: Run, note: str) -> None:
+        self._print(f"{_title(run)}: {note}")
 
     def _print(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False)

@@ -28,7 +28,10 @@ class Fresh(NamedTuple):
 
 
 class _Part(Strict):
-    """One replication's part of a report, kept beside it; `digest` is of all that it was made from."""
+    """One replication's part of a report, kept beside it; `digest` is of all that it was made from.
+
+    In its file a line with the digest of the rest goes before it.
+    """
 
     digest: str
     answer: ReplicationAnswer
@@ -87,7 +90,8 @@ def publish(
                 exhibit=kept.exhibit if kept else _exhibit(replication, found),
             )
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(kept.model_dump_json(), encoding="utf-8")
+            text = kept.model_dump_json()
+            path.write_text(f"{_digest_of(text)}\n{text}", encoding="utf-8")
         if kept:
             parts.append(kept)
     written = datetime.now(UTC).isoformat(timespec="seconds")
@@ -119,7 +123,7 @@ def _exhibit(replication: Replication, found: Fresh) -> Exhibit:
     table, code = replication.run.table(), replication.run.spec.code
     assert table is not None
     about = (inspect.getdoc(code.figures) or "").split("\n\nRaises:")[0].replace("`", "")
-    return exhibit(about, found.figures or code.figures(table), table)
+    return exhibit(about, code.figures(table) if found.figures is None else found.figures, table)
 
 
 def _why_incomplete(replication: Replication) -> str | None:
@@ -146,7 +150,14 @@ def _digest(replication: Replication, command: str, n_claims: int) -> str:
 def _load(path: Path, digest: str) -> _Part | None:
     """The part kept in the file `path`, None if there is none, it is damaged, or it is not of this digest."""
     try:
-        part = _Part.model_validate_json(path.read_text(encoding="utf-8"))
+        first, _, text = path.read_bytes().decode().partition("\n")
+        if first != _digest_of(text):
+            return None
+        part = _Part.model_validate_json(text)
     except (OSError, UnicodeDecodeError, ValidationError):
         return None
     return part if part.digest == digest else None
+
+
+def _digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,12 +1,18 @@
 """What a run leaves on disk: a folder per spec hash, written atomically, so that a killed run can resume."""
 
+import fcntl
 import hashlib
 import importlib.metadata
 import io
 import json
+import os
+import pickle
 import platform
+import socket
 import subprocess
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +25,9 @@ from common.document import InputError
 from common.ensemble import NUMERICS, Ensemble
 from common.spec import Spec
 from common.sweep import Shard, choose
+
+_PROBE = bytes(1 << 16)
+"""What is written to see that one can: about a small shard."""
 
 _VERSIONED = ["torch", "lightning", "torchmetrics", "numpy", "pandas", "scipy"]
 
@@ -50,6 +59,40 @@ class Run:
         variant = spec.profile if spec.control is None else f"{spec.profile}-{spec.control}"
         self.variant = out / spec.name / variant
         self.folder = self.variant / self.hash
+
+    @contextmanager
+    def locked(self, shared: bool = False) -> Iterator[None]:
+        """See that one can write here, and keep other runs from it; if `shared`, only those that are not.
+
+        A kill releases it. Where the file system has no locks, nothing keeps others off.
+
+        Raises:
+            InputError: if another run is writing here, or the folder cannot be written.
+        """
+        with _told_of(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / "lock").open("a+", encoding="utf-8")
+        with file:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                who = file.read().strip() or "of unknown number"
+                raise InputError(
+                    f"{self.folder}: another run is writing here, process {who}; wait for its end, or stop it"
+                ) from None
+            except OSError:
+                pass  # no locks on this file system
+            with suppress(OSError):  # only for the message above
+                file.truncate(0)
+                file.write(f"{os.getpid()} on {socket.gethostname()}\n")
+                file.flush()
+            _write(self.folder / "probe", _PROBE)
+            (self.folder / "probe").unlink(missing_ok=True)
+            if not shared:  # what writers that were killed have left behind
+                for path in self.folder.glob("**/.*.tmp"):
+                    path.unlink(missing_ok=True)
+            yield
 
     def has(self, number: int) -> bool:
         """Whether the shard `number` is stored; one that is damaged counts as missing."""
@@ -95,6 +138,37 @@ class Run:
             torch.save({"rows": torch.tensor(shard.rows.index[places].to_numpy()), "state": kept}, buffer)
             data = buffer.getvalue()
             _write(self.folder / "weights" / f"{shard.number:05d}.{_digest(data)}.pt", data)
+        for path in self._partial_paths(shard.number):
+            path.unlink(missing_ok=True)
+
+    def write_partial(self, shard: Shard, state: dict[str, Any]) -> None:
+        """Store how far the training of one shard is, a state of tensors and plain values, for `partial`."""
+        buffer = io.BytesIO()
+        torch.save({"of": _identity(shard), "state": state}, buffer)
+        data, before = buffer.getvalue(), self._partial_paths(shard.number)
+        path = self.folder / "partial" / f"{shard.number:05d}.{_digest(data)}.ckpt"
+        _write(path, data)
+        for old in before:
+            if old != path:
+                old.unlink(missing_ok=True)
+
+    def partial(self, shard: Shard) -> dict[str, Any] | None:
+        """The state in which a shard's training was stored, by these versions; None if there is none."""
+        for path in self._partial_paths(shard.number):
+            data = _content(path, path.name.split(".")[1])
+            if data is None:
+                continue
+            try:
+                stored = torch.load(io.BytesIO(data), weights_only=True)
+            except (RuntimeError, pickle.UnpicklingError):
+                continue  # a schedule whose state is more than plain values
+            if stored["of"] == _identity(shard):
+                state: dict[str, Any] = stored["state"]
+                return state
+        return None
+
+    def _partial_paths(self, number: int) -> list[Path]:
+        return sorted(self.folder.glob(f"partial/{number:05d}.*.ckpt"))
 
     def weights(self, number: int) -> tuple[list[int], dict[str, Tensor]]:
         """The instances of a shard whose weights are stored, and their states, tensors (instances, ...)."""
@@ -141,7 +215,13 @@ class Run:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": versions(),
         }
+        manifest["digest"] = _manifest_digest(manifest)
         _write(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+        for shard in shards:  # of a run that was killed just before it removed them
+            for path in self._partial_paths(shard.number):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            (self.folder / "partial").rmdir()
         return table
 
     def manifest(self) -> dict[str, Any] | None:
@@ -210,9 +290,21 @@ def _changes(old: Any, new: Any, key: str = "") -> list[str]:
 def _manifest(folder: Path) -> dict[str, Any] | None:
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        whole = manifest["digest"] == _manifest_digest(manifest)
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    return manifest
+    return manifest if whole else None
+
+
+def _manifest_digest(manifest: dict[str, Any]) -> str:
+    """Of all but the digest itself."""
+    rest = {key: value for key, value in manifest.items() if key != "digest"}
+    return _digest(json.dumps(rest, sort_keys=True).encode())
+
+
+def _identity(shard: Shard) -> dict[str, Any]:
+    """What a partly trained shard must be of to go on: the same rows, by the same versions."""
+    return {"rows": shard.rows.index.tolist(), "versions": versions()}
 
 
 def _digest(data: bytes) -> str:
@@ -247,11 +339,25 @@ def _content(path: Path, digest: str) -> bytes | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # of its own name, so that two writers cannot mix; renamed once it is whole
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with _told_of(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # of its own name, so that two writers cannot mix; renamed once it is whole
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):  # it was never made
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told_of(folder: Path) -> Iterator[None]:
+    """Say of an error of the file system that it is one, and where, in one line."""
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise InputError(
+            f"{folder}: cannot be written: {why}; what is finished is kept, the same command goes on from it"
+        ) from error

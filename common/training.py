@@ -1,6 +1,7 @@
 """From shards to the instances table: Trainer runs, on all processors or GPUs, resumed where they stopped."""
 
 import functools
+import gc
 import logging
 import math
 import multiprocessing
@@ -10,9 +11,10 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing, contextmanager
 from multiprocessing.queues import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
@@ -20,10 +22,12 @@ import pandas as pd
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
 from common.computed import Computed
-from common.ensemble import Ensemble
+from common.document import InputError
+from common.ensemble import Ensemble, is_out_of_memory
 from common.results import Run
 from common.spec import Spec
 from common.sweep import Shard, shards
@@ -32,6 +36,12 @@ REPORT_STEPS = 100
 
 SETTLED_STEPS = 50
 """Steps between two looks at whether networks have settled."""
+
+PARTIAL_S = 30.0
+"""Seconds between two checkpoints inside a shard, at least: most shards are done before the first."""
+
+PARTIAL_SHARE = 0.01
+"""The share of the time that checkpoints may take, at most: where writing is slow they are rarer."""
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Those of the networks' losses that a logger gets, beside their mean."""
@@ -68,7 +78,7 @@ class Devices(NamedTuple):
 
     def train_shards(
         self, todo: list[tuple[Run, Shard]], progress: "Progress"
-    ) -> Iterator[tuple[Run, Shard]]:
+    ) -> Generator[tuple[Run, Shard]]:
         """See `Place.train_shards`."""
         return train_shards(todo, self, progress)
 
@@ -82,6 +92,9 @@ class Progress:
     def finished(self, run: Run, shard: Shard, table: pd.DataFrame) -> None:
         """A shard is trained and stored, with these rows of the instances table."""
 
+    def noted(self, run: Run, note: str) -> None:
+        """Something that someone should know has come up in training, a line; said once for each run."""
+
 
 class Place(Protocol):
     """Where shards are trained, this machine's devices or others; as text, their class."""
@@ -90,11 +103,12 @@ class Place(Protocol):
     def n(self) -> int:
         """How many devices there are."""
 
-    def train_shards(self, todo: list[tuple[Run, Shard]], progress: Progress) -> Iterator[tuple[Run, Shard]]:
+    def train_shards(self, todo: list[tuple[Run, Shard]], progress: Progress) -> Generator[tuple[Run, Shard]]:
         """Train and store shards, on all devices at once; yields each as it is done."""
 
 
 Advance = Callable[[int], None]
+Note = Callable[[str], None]
 
 
 def work(run: Run) -> int:
@@ -125,76 +139,112 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
     Shards of all runs share the devices, in the order given: put long runs first. Only the first one of each
     replication goes before: its code is then compiled once, and found by the workers that need it later.
     One that fails stops the rest, keeps all that is done, and raises its error.
+
+    Raises:
+        InputError: if another run is writing into one of the folders, one cannot be written, or there is too
+            little memory for a single network or for the workers.
     """
     started = time.monotonic()
-    todo = [(run, shard) for run in runs for shard in missing(run)]
-    todo.sort(key=lambda item: item[0].spec.control is not None or item[1].number > 0)
-    left = Counter(id(run) for run, _ in todo)
+    with ExitStack() as locks:
+        for run in runs:
+            if run.table() is None or missing(run):
+                locks.enter_context(run.locked())
+        # looked at again: another run may have ended just before
+        todo = [(run, shard) for run in runs for shard in missing(run)]
+        todo.sort(key=lambda item: item[0].spec.control is not None or item[1].number > 0)
+        left = Counter(id(run) for run, _ in todo)
 
-    def finish(run: Run) -> None:
-        if run.table() is None:
-            run.finish(shards(run.spec), str(devices), time.monotonic() - started)
+        def finish(run: Run) -> None:
+            if run.table() is None:
+                run.finish(shards(run.spec), str(devices), time.monotonic() - started)
 
-    for run in runs:
-        if not left[id(run)]:
-            finish(run)
-    for run, _ in devices.train_shards(todo, progress or Progress()):
-        left[id(run)] -= 1
-        if not left[id(run)]:
-            finish(run)
+        for run in runs:
+            if not left[id(run)]:
+                finish(run)
+        # closed at once when something fails here: its workers end with it
+        with closing(devices.train_shards(todo, progress or Progress())) as done:
+            for run, _ in done:
+                left[id(run)] -= 1
+                if not left[id(run)]:
+                    finish(run)
 
 
 def train_shards(
     todo: list[tuple[Run, Shard]], devices: Devices, progress: Progress
-) -> Iterator[tuple[Run, Shard]]:
+) -> Generator[tuple[Run, Shard]]:
     """Train and store shards, on all devices at once; yields each as it is done."""
+    noted: set[tuple[int, str]] = set()
+
+    def note(run: Run, text: str) -> None:
+        if (id(run), text) not in noted:
+            noted.add((id(run), text))
+            progress.noted(run, text)
+
     if devices.n == 1 or len(todo) <= 1:
         for run, shard in todo:
             advance = functools.partial(progress.advanced, run, shard)
-            table = _train_shard(run, shard, devices.accelerator, 0, advance)
+            table = _train_shard(run, shard, devices.accelerator, 0, advance, functools.partial(note, run))
             progress.finished(run, shard, table)
             yield run, shard
         return
     context = multiprocessing.get_context("spawn")
-    reports: SimpleQueue[tuple[int, int]] = context.SimpleQueue()
+    reports: SimpleQueue[tuple[int, int | str]] = context.SimpleQueue()
     numbers: SimpleQueue[int] = context.SimpleQueue()
     count = min(devices.n, len(todo))
     for number in range(count):
         numbers.put(number)
     with ProcessPoolExecutor(count, context, _start_worker, (reports, numbers)) as pool:
-        futures: dict[Future[pd.DataFrame], tuple[Run, Shard]] = {
-            pool.submit(_train_in_worker, run, shard, devices.accelerator, position): (run, shard)
-            for position, (run, shard) in enumerate(todo)
-        }
         try:
+            with _uninterrupted():
+                futures: dict[Future[pd.DataFrame], tuple[Run, Shard]] = {
+                    pool.submit(_train_in_worker, run, shard, devices.accelerator, position): (run, shard)
+                    for position, (run, shard) in enumerate(todo)
+                }
             pending = set(futures)
             while pending:
                 done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
                 while not reports.empty():
-                    position, network_steps = reports.get()
-                    progress.advanced(*todo[position], network_steps)
+                    position, told = reports.get()
+                    if isinstance(told, str):
+                        note(todo[position][0], told)
+                    else:
+                        progress.advanced(*todo[position], told)
                 for future in done:
                     progress.finished(*futures[future], future.result())
                     yield futures[future]
-        except BaseException:
+        except BaseException as error:
             # at once, also in the middle of a shard: Lightning would catch a SIGTERM and train on. Shards are
             # on disk whole or not at all. Python 3.14 has pool.kill_workers() for it.
             for worker in list(pool._processes.values()):
                 worker.kill()
+            if isinstance(error, BrokenProcessPool):
+                raise InputError(
+                    "a worker process was killed, most likely by the system as memory ran out; "
+                    f"{count} of them trained at once, fewer need less (--devices); what is finished is kept"
+                ) from None
             raise
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put signals off until the workers are started, so that all are known; they never get them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(reports: "SimpleQueue[tuple[int, int]]", numbers: "SimpleQueue[int]") -> None:
+def _start_worker(reports: "SimpleQueue[tuple[int, int | str]]", numbers: "SimpleQueue[int]") -> None:
     _worker["reports"], _worker["number"] = reports, numbers.get()
     if _worker["number"]:  # what holds for one worker holds for all: said once
         warnings.filterwarnings("ignore", message="training runs uncompiled")
     # a worker has one thread: it compiles in its own process and starts no others
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
-    # an interrupt is for the run, which ends its workers; one that was killed cannot
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # signals are for the run, which ends its workers; one that was killed cannot
     threading.Thread(target=_end_with_the_run, daemon=True).start()
 
 
@@ -206,28 +256,48 @@ def _end_with_the_run() -> None:
 
 
 def _train_in_worker(run: Run, shard: Shard, accelerator: str, position: int) -> pd.DataFrame:
-    def advance(network_steps: int) -> None:
-        _worker["reports"].put((position, network_steps))
+    def tell(what: int | str) -> None:
+        _worker["reports"].put((position, what))
 
-    return _train_shard(run, shard, accelerator, _worker["number"], advance)
+    return _train_shard(run, shard, accelerator, _worker["number"], tell, tell)
 
 
-def _train_shard(run: Run, shard: Shard, accelerator: str, device: int, advance: Advance) -> pd.DataFrame:
-    table, state = train_alone(run, shard, accelerator, device, advance)
+def _train_shard(
+    run: Run, shard: Shard, accelerator: str, device: int, advance: Advance, note: Note = warnings.warn
+) -> pd.DataFrame:
+    table, state = train_alone(run, shard, accelerator, device, advance, note, resumes=True)
     run.write_trained(shard, table, state)
     return table
 
 
 def train_alone(
-    run: Run, shard: Shard, accelerator: str, device: int, advance: Advance
+    run: Run,
+    shard: Shard,
+    accelerator: str,
+    device: int,
+    advance: Advance,
+    note: Note = warnings.warn,
+    *,
+    resumes: bool = False,
 ) -> tuple[pd.DataFrame, dict[str, Tensor]]:
-    """The rows of one shard and the state of its ensemble, trained in this process with its numerics set."""
-    trained: list[Ensemble] = []
+    """The rows of one shard, trained in this process with its numerics set, and if weights are kept the state.
+
+    If it `resumes`, training goes on from a checkpoint in the run's folder, and leaves some there.
+    """
+    states: list[dict[str, Tensor]] = []
+
+    def keep(ensemble: Ensemble) -> None:
+        if not run.keep.empty:  # not on the device, where the memory may be needed
+            states.append({name: tensor.cpu() for name, tensor in ensemble.state().items()})
+
     with _numerics(threads=1), _quiet():
         name = f"{run.spec.name}/{run.variant.name}/{run.hash}"
         logger = run.spec.logger_of(run.folder, name, f"shard_{shard.number:05d}")
-        table = train_shard(run.spec, shard, accelerator, device, advance, logger, trained.append)
-    return table, trained[0].state() if trained else {}
+        where = run if resumes else None
+        table = train_shard(run.spec, shard, accelerator, device, advance, logger, keep, where, note)
+    return table, {
+        name: torch.cat([state[name] for state in states]) for name in (states[0] if states else {})
+    }
 
 
 def train_shard(
@@ -238,21 +308,87 @@ def train_shard(
     advance: Advance = lambda network_steps: None,
     logger: Logger | None = None,
     trained: Callable[[Ensemble], None] = lambda ensemble: None,
+    run: Run | None = None,
+    note: Note = warnings.warn,
 ) -> pd.DataFrame:
     """Train or calculate one shard's instances: their rows of the sweep with `loss` and each metric.
 
-    `advance` is told of the network-steps done, `logger` of the losses, `trained` of the ensemble at the end.
+    `advance` is told of the network-steps done, `logger` of the losses, `trained` of the ensemble at the end,
+    or of several in order: what does not fit into memory is halved, and `note` gets a line. Training goes on
+    from where it was when a kill stopped it, if `run` has it.
+
+    Raises:
+        InputError: if one network alone does not fit into memory.
     """
+    told = 0
+
+    def count(network_steps: int) -> None:
+        nonlocal told
+        told += network_steps
+        advance(network_steps)
+
+    try:
+        return _train_rows(spec, shard, accelerator, device, count, logger, trained, run)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # here, as the error holds the tensors of what failed
+    gc.collect()
+    if accelerator == "cuda":
+        torch.cuda.empty_cache()
+    advance(-told)
+    n = len(shard.rows)
+    if n == 1:
+        raise InputError(f"{spec.name}: out of memory with a single network: {_of(spec, shard.rows.iloc[0])}")
+    note(f"{n:,} networks at once do not fit into memory: trained in halves, as often as it takes")
+    halves = [Shard(shard.number, rows) for rows in (shard.rows.iloc[: n // 2], shard.rows.iloc[n // 2 :])]
+    rest = (accelerator, device, advance, logger, trained, run, note)
+    return pd.concat([train_shard(spec, half, *rest) for half in halves])
+
+
+def _train_rows(
+    spec: Spec,
+    shard: Shard,
+    accelerator: str,
+    device: int,
+    advance: Advance,
+    logger: Logger | None,
+    trained: Callable[[Ensemble], None],
+    run: Run | None,
+) -> pd.DataFrame:
     model = build(spec, shard.rows)
     if isinstance(model, Computed):
         columns = model.metrics()
         advance(len(shard.rows))
     else:
-        columns = _train_ensemble(model, spec, accelerator, device, advance, logger)
+        # what was logged before would be lost: a shard with a logger starts anew
+        partial = _Partial(run, shard) if run is not None and model.resumable and logger is None else None
+        columns = _train_ensemble(model, spec, accelerator, device, advance, logger, partial)
         trained(model)
     return pd.concat(
         [shard.rows, *(_columns(name, value, shard.rows.index) for name, value in columns.items())], axis=1
     )
+
+
+class _Partial(CheckpointIO):
+    """Where Lightning puts the checkpoint of one shard, and finds it: in its run's folder."""
+
+    def __init__(self, run: Run, shard: Shard) -> None:
+        self.run = run
+        self.shard = shard
+        self.found = run.partial(shard)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        self.run.write_partial(self.shard, checkpoint)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        assert self.found is not None
+        return self.found
+
+    def remove_checkpoint(self, path: Any) -> None:
+        pass  # the run does, when the shard is stored
 
 
 def _train_ensemble(
@@ -262,9 +398,10 @@ def _train_ensemble(
     device: int,
     advance: Advance,
     logger: Logger | None,
+    partial: _Partial | None,
 ) -> dict[str, Tensor]:
     settings = spec.fields.trainer
-    callbacks: list[Callback] = [_Report(len(ensemble.seed_index), advance)]
+    callbacks: list[Callback] = [_Report(len(ensemble.seed_index), advance, stores=partial is not None)]
     if settings.stop_when_settled:
         callbacks.insert(0, _StopWhenSettled())
     if logger is not None:
@@ -280,11 +417,63 @@ def _train_ensemble(
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=callbacks,
+        plugins=[partial] if partial else None,
     )
-    trainer.fit(ensemble)
+    try:
+        trainer.fit(ensemble, ckpt_path="partial" if partial and partial.found else None, weights_only=True)
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # which Lightning makes an exit of its own
+            raise error.__context__ from None
+        raise
     ensemble.to(trainer.strategy.root_device)
     with torch.no_grad():
-        return {"loss": ensemble.evaluate(), **ensemble.metrics()}
+        return _measure(ensemble)
+
+
+def _measure(ensemble: Ensemble) -> dict[str, Tensor]:
+    """Loss and metrics of trained networks; all of them NaN of one that has diverged.
+
+    Metrics never see a weight that is not finite: some fail on it, others make a number of it.
+    """
+    loss = ensemble.evaluate()
+    finite = loss.isfinite()
+    for weight in ensemble.weights.values():
+        finite &= weight.isfinite().flatten(1).all(dim=1)
+    if finite.all():
+        return {"loss": loss, **ensemble.metrics()}
+    trained = {name: weight.clone() for name, weight in ensemble.weights.items()}
+    for weight in ensemble.weights.values():
+        weight[~finite] = weight[finite][0] if finite.any() else torch.ones_like(weight[0])
+    measured = {"loss": loss, **ensemble.metrics()}
+    for name, weight in ensemble.weights.items():
+        weight.copy_(trained[name])
+    return {
+        name: (value if value.is_floating_point() else value.double())
+        .clone()
+        .index_fill_(0, (~finite).nonzero().flatten().to(value.device), math.nan)
+        for name, value in measured.items()
+    }
+
+
+def diverged(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the instances `table` whose networks have diverged: their loss is NaN."""
+    return table[table["loss"].isna()] if "loss" in table else table[:0]
+
+
+def tell_of_diverged(run: Run) -> str | None:
+    """A line on the networks of a stored run that have diverged; None if there are none."""
+    table = run.table()
+    if table is None or (rows := diverged(table)).empty:
+        return None
+    return (
+        f"{run.spec.name} {run.variant.name}: {len(rows):,} of {len(table):,} networks diverged: "
+        f"loss or weights are not finite, all else is as it was; the first: {_of(run.spec, rows.iloc[0])}"
+    )
+
+
+def _of(spec: Spec, row: "pd.Series[Any]") -> str:
+    """Which network it is: its factors and seed."""
+    return ", ".join(f"{name} = {row[name]}" for name in (*spec.grids[0].factors, "seed"))
 
 
 def build(spec: Spec, rows: pd.DataFrame) -> Ensemble | Computed:
@@ -321,8 +510,18 @@ class _StopWhenSettled(Callback):
     long others in its shard take.
     """
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"done": self.done, "kept": self.kept}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.done, self.kept = state_dict["done"], state_dict["kept"]
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Ensemble)
+        if trainer.global_step:  # it goes on
+            self.done = self.done.to(pl_module.device)
+            self.kept = {name: weight.to(pl_module.device) for name, weight in self.kept.items()}
+            return
         self.done = torch.zeros_like(pl_module.seed_index, dtype=torch.bool)
         pl_module.steps = torch.full_like(pl_module.seed_index, trainer.max_steps)
         self.kept = {name: weight.detach().clone() for name, weight in pl_module.weights.items()}
@@ -351,21 +550,43 @@ class _StopWhenSettled(Callback):
 
 
 class _Report(Callback):
-    """Tells `advance` of the network-steps done, at the end also of those that were left out."""
+    """Tells `advance` of the network-steps done, at the end also of those that were left out.
 
-    def __init__(self, n_instances: int, advance: Advance) -> None:
+    If it `stores`, it has a checkpoint written from time to time. One callback for both: each more would cost
+    every step some microseconds.
+    """
+
+    def __init__(self, n_instances: int, advance: Advance, *, stores: bool) -> None:
         self.n_instances = n_instances
         self.advance = advance
+        self.told = 0
+        self.next = time.monotonic() + PARTIAL_S if stores else math.inf
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._tell(trainer.global_step)  # of what was done before it was stopped
+
+    # not when a step ends: then the model's own hook of that step would still be to come
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if (now := time.monotonic()) >= self.next and trainer.global_step:
+            trainer.save_checkpoint("partial")
+            took = time.monotonic() - now
+            self.next = now + took + max(PARTIAL_S, took / PARTIAL_SHARE)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step % REPORT_STEPS == 0:
-            self.advance(REPORT_STEPS * self.n_instances)
+            self._tell(trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        told = trainer.global_step // REPORT_STEPS * REPORT_STEPS
-        self.advance((trainer.max_steps - told) * self.n_instances)
+        self._tell(trainer.max_steps)
+
+    def _tell(self, step: int) -> None:
+        if step > self.told:
+            self.advance((step - self.told) * self.n_instances)
+            self.told = step
 
 
 class _Curve(Callback):

@@ -90,13 +90,24 @@ class NoisyAutoencoder(Ensemble):
         return (output - torch.eye(weight.shape[1], device=weight.device)).square().sum(dim=(1, 2))
 
     def on_train_start(self) -> None:
-        """Record the start."""
-        self.fourth_norms = [self._fourth_norm()]
+        """Record the start, unless training goes on in the middle."""
+        if not self.global_step:
+            self.fourth_norms = [self._fourth_norm()]
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Record the step that was just done, if it is one of `STEPS`."""
         if self.global_step in STEPS:
             self.fourth_norms.append(self._fourth_norm())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what was recorded."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["fourth_norms"] = self.fourth_norms
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        super().on_load_checkpoint(checkpoint)
+        self.fourth_norms = [norm.to(self.device) for norm in checkpoint["fourth_norms"]]
 
     def metrics(self) -> dict[str, Tensor]:
         """The fourth norm over time, and lengths and directions of the trained rows; means over features.

@@ -250,6 +250,10 @@ class DuplicatedNeurons(L1Autoencoder):
             for optimizer in self.trainer.optimizers:
                 optimizer.state.clear()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the buffers: they hold all that the duplication leaves."""
+        super().on_save_checkpoint(checkpoint)
+
     @torch.no_grad()
     def duplicate_neurons(self) -> None:
         """Give each polysemantic neuron its noise and, where `duplicate` says so, a copy of it.

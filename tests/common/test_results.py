@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from common import results
+from common.document import InputError
 from common.results import Run
 from common.sweep import shards
 
@@ -106,7 +107,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "write_bytes", breaks)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=f"{tmp_path}: cannot be written: disk full"):
         results._write(path, b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert path.read_text(encoding="utf-8") == "old"

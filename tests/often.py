@@ -1,0 +1,12 @@
+"""The command `replicate`, with checkpoints inside shards many times a second: what `tests.kills` kills."""
+
+import sys
+
+from common import training
+from common.cli import main
+
+# also in workers, which import this module too
+training.PARTIAL_S, training.PARTIAL_SHARE = 0.1, 1.0
+
+if __name__ == "__main__":
+    sys.exit(main())
