@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -16,14 +16,15 @@ from rich.console import Console
 from common import answer, report
 from common import record as records
 from common.bench import bench
-from common.claims import Verdict
-from common.document import InputError, parse_value
-from common.find import Found, find_all, find_root, find_spec, find_specs
+from common.claims import Verdict, draw
+from common.document import InputError, one_line, parse_value
+from common.find import Found, announce, find_all, find_root, find_spec, find_specs
 from common.new import make
 from common.progress import shown
 from common.publish import Fresh, publish, schema
 from common.replication import Replication, claims_of, count_claims, judge, load_replication
 from common.results import commit
+from common.spec import load_fields, n_networks
 from common.sweep import shards
 from common.training import Devices, missing, train, work
 
@@ -33,22 +34,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: all as recorded; 1: a verdict or value is not; 2: bad input, said in one line; 130: interrupted.
     """
-    options = _parser().parse_args(arguments)
     console = Console() if sys.stdout.isatty() else Console(width=170)
     try:
+        options = _parser().parse_args(arguments)
         new = options.command is _new  # which makes the folder
         root = options.root or Path.cwd() if new else find_root(options.root)
         return int(options.command(options, root, console))
     except InputError as error:
         print(f"replicate: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"replicate: {one_line(error)}; nothing that was finished is lost", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("replicate: stopped; the same command goes on from here", file=sys.stderr)
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise a mistake in the arguments as any other mistake, without the usage in front."""
+        raise InputError(f"{one_line(message)}; `{self.prog} --help` lists what there is")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="replicate", description="Replicate published results on superposition, and judge each claim."
     )
     parser.add_argument(
@@ -127,8 +137,7 @@ def _named(options: argparse.Namespace, root: Path) -> list[Found]:
 def _imported(options: argparse.Namespace, root: Path) -> list[Found]:
     """The replications asked for, after saying whose code will run that is not the root's or installed."""
     found = _named(options, root)
-    for other in dict.fromkeys(one.root for one in found if one.root != root and not one.installed):
-        print(f"replicate: importing code from {other}", file=sys.stderr)
+    announce(found, root)
     return found
 
 
@@ -160,6 +169,8 @@ def _devices(options: argparse.Namespace) -> Devices:
 def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
     replications = _replications(options, root)
     devices = _devices(options)
+    for replication in replications:
+        records.load(replication.found.record)  # a mistake in it is known before training
     runs = [run for replication in replications for run in replication.runs]
     if options.keep_weights is not None:
         _tell_of_weights(replications, console)
@@ -181,7 +192,7 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
         table = replication.run.table()
         assert table is not None
         folder = replication.run.folder / "figures"
-        drawn[replication.name] = replication.run.spec.code.figures(table)
+        drawn[replication.name] = draw(replication.run.spec.code, table)
         for path in report.save_figures(drawn[replication.name], folder):
             console.print(f"figure: {path}")
     return _tell(options, root, replications, console, drawn)
@@ -371,13 +382,12 @@ def _new(options: argparse.Namespace, root: Path, console: Console) -> int:
 
 def _list(options: argparse.Namespace, root: Path, console: Console) -> int:
     for found in find_all(root):
-        spec = found.spec()
-        networks = sum(len(shard.rows) for shard in shards(spec))
-        profiles = ", ".join(["full", *spec.fields.profiles])
+        fields = load_fields(found.path)  # without its code
+        profiles = ", ".join(["full", *fields.profiles])
         console.print(
-            f"[bold]{found.name}[/]: {spec.fields.title} ({spec.fields.paper}): {networks:,} networks of "
-            f"{spec.fields.trainer.max_steps:,} steps; profiles: {profiles}; "
-            f"controls: {', '.join(spec.controls)}" + (f"; in {found.root}" if found.installed else ""),
+            f"[bold]{found.name}[/]: {fields.title} ({fields.paper}): {n_networks(fields):,} networks of "
+            f"{fields.trainer.max_steps:,} steps; profiles: {profiles}; "
+            f"controls: {', '.join(fields.controls)}" + (f"; in {found.root}" if found.installed else ""),
             highlight=False,
         )
     return 0

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from common.answer import Answer, NotRun, ReplicationAnswer, answer, badge, junit, replication_answer
+from common.claims import draw
 from common.document import Strict
 from common.html import Exhibit, exhibit, page
 from common.papers import load_papers
@@ -109,7 +110,7 @@ def _exhibit(replication: Replication, found: Fresh) -> Exhibit:
     table, code = replication.run.table(), replication.run.spec.code
     assert table is not None
     about = (inspect.getdoc(code.figures) or "").split("\n\nRaises:")[0].replace("`", "")
-    return exhibit(about, found.figures or code.figures(table), table)
+    return exhibit(about, found.figures or draw(code, table), table)
 
 
 def _why_incomplete(replication: Replication) -> str | None:
