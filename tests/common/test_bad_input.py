@@ -821,7 +821,7 @@ def test_it_is_said_before_foreign_code_runs(
     if command == "notebook":
         result(str(foreign), root=example)
     else:
-        short = [*SHORT[2:4]] if command in ("run", "check", "status", "report") else []
+        short = [*SHORT[2:4]] if command in ("run", "check", "status") else []
         main(["--root", str(example), command, str(foreign), *short])
     said = capsys.readouterr().err
     assert said.startswith(f"replicate: importing code from {foreign.parents[2]}\nimported")
