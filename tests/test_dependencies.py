@@ -134,7 +134,7 @@ def test_other_platforms_find_their_files_in_the_lock() -> None:
 def test_what_is_installed_is_what_the_lock_says() -> None:
     if Path(sys.prefix) != ROOT / ".venv":
         pytest.skip("not the environment that the Makefile makes")
-    installed = {
+    installed: dict[str, str] = {
         canonicalize_name(found.metadata["Name"]): found.version
         for found in importlib.metadata.distributions()
     }
