@@ -1,8 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help replicate-all replicate-quick check record report test bench faults validate clean
+.PHONY: help replicate-all replicate-quick check record report test bench faults validate lock audit clean
 
 PYTHON ?= python3
 INSTALLED := .venv/.installed
+PIP := .venv/bin/pip install --quiet --disable-pip-version-check
+# pinned without hashes, and so left out of the lock: each build of torch (CUDA, CPU only) is another file, from an index of
+# its own, and needs other packages, whose versions it pins itself
+TORCH := torch==2.13.0
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -38,13 +42,22 @@ validate: $(INSTALLED) ## ask whether the checks work: faults planted, other see
 	.venv/bin/python -m tests.validation faults
 	.venv/bin/python -m tests.validation seeds
 
+lock: $(INSTALLED) ## pin and hash in requirements.lock what pyproject.toml asks for, for all platforms
+	.venv/bin/uv pip compile --quiet --universal --generate-hashes --all-extras --no-annotate --no-emit-package torch \
+		--no-emit-package pip --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+
+audit: $(INSTALLED) ## look for known advisories on the pinned packages
+	@{ grep -o '^[^ ]*==[^ ]*' requirements.lock; echo $(TORCH); } | .venv/bin/pip-audit --vulnerability-service osv \
+		--timeout 15 --progress-spinner off --disable-pip --no-deps --requirement /dev/stdin
+
 clean: ## remove the environment, results and caches
 	rm -rf .venv results .hypothesis .mypy_cache .ruff_cache .pytest_cache *.egg-info build
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	# torch first and by its exact version: on its own it is found in whatever build the installer is set up for
-	.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools torch
-	.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev,ray]'
+	$(PIP) --no-deps --require-hashes --requirement requirements.lock
+	$(PIP) $(TORCH)
+	$(PIP) --no-deps --no-build-isolation --editable .
+	.venv/bin/pip check
 	touch $@

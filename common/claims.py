@@ -8,6 +8,7 @@ Sources: Schuirmann (1987) for the test, Efron & Tibshirani (1993), chapter 11, 
 import functools
 import inspect
 import math
+import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from pydantic import Field, PositiveInt, model_validator
 from scipy.special import stdtrit
 
-from common.document import Document, Place, Strict, nearest
+from common.document import Document, InputError, Place, Strict, nearest, one_line
 from common.spec import check_arguments, class_arguments
 
 Text = Annotated[str, Field(min_length=1)]
@@ -378,6 +380,8 @@ def evaluate(claims: dict[str, Claim], code: ModuleType, table: pd.DataFrame) ->
             except (ValueError, KeyError) as error:
                 what = f"no {error} in the data" if isinstance(error, KeyError) else str(error)
                 problems[name] = what if left_out is None else f"without seed {left_out}: {what}"
+            except Exception as error:
+                raise _fault(code, str(claim.estimate.function), error) from error
             else:
                 values[name].append(value)
                 units.setdefault(name, count)
@@ -396,6 +400,30 @@ def _is_empirical(claim: Claim, code: ModuleType) -> bool:
 @functools.cache  # asked for every claim and seed, and a signature takes long to read
 def _takes_table(function: Callable[..., object]) -> bool:
     return next(iter(inspect.signature(function).parameters), "") == "table"
+
+
+def draw(code: ModuleType, table: pd.DataFrame) -> dict[str, Figure]:
+    """The figures of a replication by name, as `figures` of its module draws them.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    try:
+        figures: dict[str, Figure] = code.figures(table)
+    except Exception as error:
+        raise _fault(code, "figures", error) from error
+    if not isinstance(figures, dict) or not all(isinstance(one, Figure) for one in figures.values()):
+        raise InputError(f"{code.__file__}: figures() must return a dict of matplotlib's figures by name")
+    return figures
+
+
+def _fault(code: ModuleType, name: str, error: Exception) -> InputError:
+    """What went wrong in the function `name` of a replication, at the last line of its own module."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == code.__file__]
+    place = f"{code.__file__}:{lines[-1]}" if lines else f"{code.__file__}"
+    said = f"{type(error).__name__}: {one_line(error)}"
+    return InputError(f"{place}: {name}() failed: {said}; what was trained is stored")
 
 
 def _estimate(claim: Claim, code: ModuleType, table: pd.DataFrame) -> tuple[float, int]:
@@ -417,11 +445,25 @@ def _estimate(claim: Claim, code: ModuleType, table: pd.DataFrame) -> tuple[floa
 
 
 def _mean(estimate: Estimate, table: pd.DataFrame) -> float:
-    for column in [estimate.metric, *estimate.at]:
-        if column not in table:
-            raise ValueError(f"no column {column!r}; {nearest(str(column), [*map(str, table.columns)])}")
+    _check_column(str(estimate.metric), table)
+    # numpy's mean, as that of pandas would leave out NaN
+    return float(np.mean(table[estimate.metric].to_numpy()[rows_at(estimate, table)]))
+
+
+def _check_column(column: str, table: pd.DataFrame) -> None:
+    if column not in table:
+        raise ValueError(f"no column {column!r}; {nearest(column, [*map(str, table.columns)])}")
+
+
+def rows_at(estimate: Estimate, table: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    """Which rows of `table` the `at` of an estimate says.
+
+    Raises:
+        ValueError: if there is none, or no such column.
+    """
     chosen = np.ones(len(table), dtype=bool)
     for factor, wanted in estimate.at.items():
+        _check_column(factor, table)
         values = table[factor].to_numpy()
         if values.dtype.kind in "iuf" and not isinstance(wanted, (str, bool)):
             chosen &= np.abs(values - wanted) <= 1e-9 * abs(wanted)
@@ -430,8 +472,7 @@ def _mean(estimate: Estimate, table: pd.DataFrame) -> float:
     if not chosen.any():
         places = ", ".join(f"{factor} = {wanted}" for factor, wanted in estimate.at.items())
         raise ValueError(f"no row at {places or 'all'}")
-    # numpy's mean, as that of pandas would leave out NaN
-    return float(np.mean(table[estimate.metric].to_numpy()[chosen]))
+    return chosen
 
 
 def _invalid(name: str, claim: Claim, problem: str) -> Outcome:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -20,10 +20,10 @@ from common import answer, report
 from common import record as records
 from common.bench import Bench, bench
 from common.ceiling import Machine
-from common.claims import Verdict
+from common.claims import Verdict, draw
 from common.cluster import cluster
 from common.document import InputError, one_line, parse_value
-from common.find import Found, find_all, find_root, find_spec, find_specs
+from common.find import Found, announce, find_all, find_root, find_spec, find_specs
 from common.new import make
 from common.parts import Part, train_part
 from common.progress import shown
@@ -31,7 +31,7 @@ from common.publish import Fresh, publish, schema
 from common.replication import Replication, claims_of, count_claims, judge, judge_all, load_replication
 from common.results import Run, commit
 from common.scaling import scaling
-from common.spec import Spec
+from common.spec import Spec, load_fields, n_networks
 from common.sweep import shards
 from common.training import Devices, Place, diverged, missing, network_steps, tell_of_diverged, train
 
@@ -42,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: all as recorded; 1: a verdict or value is not; 2: bad input or a fault, said in one line; 130 and 143:
     stopped by SIGINT and SIGTERM.
     """
-    options = _parser().parse_args(arguments)
     console = Console() if sys.stdout.isatty() else Console(width=170)
     before = signal.getsignal(signal.SIGTERM)
     with suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _terminate)
     try:
+        options = _parser().parse_args(arguments)
         new = options.command is _new  # which makes the folder
         root = options.root or Path.cwd() if new else find_root(options.root)
         return int(options.command(options, root, console))
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"replicate: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"replicate: {error}; what is finished is kept", file=sys.stderr)
+        print(f"replicate: {one_line(error)}; nothing that was finished is lost", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print("replicate: stopped; the same command goes on from here", file=sys.stderr)
@@ -73,8 +73,14 @@ def _terminate(number: int, frame: object) -> None:
     raise _Terminated
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise a mistake in the arguments as any other mistake, without the usage in front."""
+        raise InputError(f"{one_line(message)}; `{self.prog} --help` lists what there is")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="replicate", description="Replicate published results on superposition, and judge each claim."
     )
     parser.add_argument(
@@ -166,8 +172,7 @@ def _named(options: argparse.Namespace, root: Path) -> list[Found]:
 def _imported(options: argparse.Namespace, root: Path) -> list[Found]:
     """The replications asked for, after saying whose code will run that is not the root's or installed."""
     found = _named(options, root)
-    for other in dict.fromkeys(one.root for one in found if one.root != root and not one.installed):
-        print(f"replicate: importing code from {other}", file=sys.stderr)
+    announce(found, root)
     return found
 
 
@@ -212,6 +217,8 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
     part = None if options.shard is None else Part.parse(options.shard)
     replications = _replications(options, root)
     chosen = _place(options, replications)
+    for replication in replications:
+        records.load(replication.found.record)  # a mistake in it is known before training
     runs = [run for replication in replications for run in replication.runs]
     if options.keep_weights is not None:
         _tell_of_weights(replications, console)
@@ -243,12 +250,12 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
         assert table is not None
         folder = replication.run.folder / "figures"
         try:
-            drawn[replication.name] = replication.run.spec.code.figures(table)
-        except Exception as error:
+            drawn[replication.name] = draw(replication.run.spec.code, table)
+        except InputError as error:
             if diverged(table).empty:
                 raise
             drawn[replication.name] = {}
-            console.print(f"{replication.name}: no figures: {one_line(error)}", markup=False)
+            console.print(f"{replication.name}: no figures: {error}", markup=False)
         for path in report.save_figures(drawn[replication.name], folder):
             console.print(f"figure: {path}")
     return _tell(options, root, replications, console, drawn)
@@ -450,13 +457,12 @@ def _new(options: argparse.Namespace, root: Path, console: Console) -> int:
 
 def _list(options: argparse.Namespace, root: Path, console: Console) -> int:
     for found in find_all(root):
-        spec = found.spec()
-        networks = sum(len(shard.rows) for shard in shards(spec))
-        profiles = ", ".join(["full", *spec.fields.profiles])
+        fields = load_fields(found.path)  # without its code
+        profiles = ", ".join(["full", *fields.profiles])
         console.print(
-            f"[bold]{found.name}[/]: {spec.fields.title} ({spec.fields.paper}): {networks:,} networks of "
-            f"{spec.fields.trainer.max_steps:,} steps; profiles: {profiles}; "
-            f"controls: {', '.join(spec.controls)}" + (f"; in {found.root}" if found.installed else ""),
+            f"[bold]{found.name}[/]: {fields.title} ({fields.paper}): {n_networks(fields):,} networks of "
+            f"{fields.trainer.max_steps:,} steps; profiles: {profiles}; "
+            f"controls: {', '.join(fields.controls)}" + (f"; in {found.root}" if found.installed else ""),
             highlight=False,
         )
     return 0

@@ -228,7 +228,7 @@ def _train_at_worker(
         if version != installed[name]:
             raise InputError(
                 f"--on ray: {platform.node()} has {name} {version}, this machine {installed[name]}; numbers "
-                "may differ between versions: install the same everywhere, as with constraints.txt"
+                "may differ between versions: install the same everywhere, as with requirements.lock"
             )
     # see `_start_worker` in common/training.py
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"

@@ -29,6 +29,9 @@ class Strict(BaseModel):
 class Loader(yaml.SafeLoader):
     """PyYAML's safe loader, with `1e-3` a float as YAML 1.2 has it (YAML 1.1 wants `1.0e-3`)."""
 
+    most_values = 0
+    """More values than the text can write out: aliases that name aliases multiply."""
+
 
 Loader.yaml_implicit_resolvers = {
     first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:float"]
@@ -168,8 +171,14 @@ class Document:
                 raise self.error(place, f"unknown key; {nearest(str(place[-1]), valid)}") from None
             if first["type"] == "missing":
                 raise self.error((*at, *first["loc"]), "missing key") from None
-            message = re.sub(r" or instance of \w+", "", first["msg"].removeprefix("Value error, "))
-            shown = "" if isinstance(first["input"], (dict, list)) else f", got {first['input']!r}"
+            message = re.sub(r" or instance of \w+| after validation", "", first["msg"])
+            # in the words of a file, not of Python
+            message = message.removeprefix("Value error, ").replace("valid dictionary", "mapping, KEY: VALUE")
+            message = message.replace("dictionary", "mapping")
+            given = repr(first["input"])
+            shown = "" if isinstance(first["input"], (dict, list)) else f", got {given[:80]}"
+            if first["type"] == "string_type" and shown and first["input"] is not None:
+                shown += "; put it in quotes"
             raise self.error(place, f"{message[0].lower()}{message[1:]}{shown}") from None
 
     def _known(self, place: Place) -> Place:
@@ -185,6 +194,7 @@ class Document:
 def _read(text: str, name: str, origins: dict[Place, str]) -> Any:
     """The value of the YAML `text`; `origins` is filled with its places, as in `name`."""
     loader = Loader(text)
+    loader.most_values = len(text) + 10_000
     try:
         node = loader.get_single_node()
         return None if node is None else _construct(loader, node, (), origins, name, ())
@@ -203,6 +213,8 @@ def _construct(
     """The value of `node`, which stands inside the nodes `around`; each alias gets a value of its own."""
     line = node.start_mark.line + 1
     origins.setdefault(place, f"{name}:{line}")
+    if len(origins) > loader.most_values:
+        raise InputError(f"{name}:{line}: aliases make this too large; write out what is meant")
     if node in around:
         raise InputError(f"{origins[place]}: {'.'.join(map(str, place))}: an alias to what it stands in")
     if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
@@ -231,9 +243,12 @@ def _construct(
 def _scalar(loader: Loader, node: yaml.Node, name: str) -> Any:
     try:
         return loader.construct_object(node, deep=True)
+    except yaml.constructor.ConstructorError:
+        line = node.start_mark.line + 1
+        raise InputError(f"{name}:{line}: the tag {node.tag!r} is not read; write plain values") from None
     except (AttributeError, KeyError, ValueError):  # 2022-13-01 looks like a date, 0x_ like a number
         line, kind = node.start_mark.line + 1, node.tag.rsplit(":", 1)[-1]
-        raise InputError(f"{name}:{line}: {node.value!r} is no {kind}; put a string in quotes") from None
+        raise InputError(f"{name}:{line}: {node.value[:80]!r} is no {kind}; put a string in quotes") from None
 
 
 def _keys(model: type[BaseModel], place: Place) -> list[str]:

@@ -3,11 +3,11 @@
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.document import InputError, nearest
+from common.document import InputError, nearest, one_line
 from common.spec import Spec, load_spec
 
 
@@ -103,8 +103,17 @@ def find_spec(root: Path, name: str) -> Found:
     return found[0]
 
 
+def announce(found: Iterable[Found], root: Path) -> None:
+    """Say whose code will run that is neither the root's nor installed; called before it is imported."""
+    for other in dict.fromkeys(one.root for one in found if one.root != root and not one.installed):
+        sys.stderr.write(f"replicate: importing code from {other}\n")
+
+
 def _at(root: Path, path: Path) -> Found:
-    whole = path.resolve()
+    try:
+        whole = path.resolve()
+    except (OSError, RuntimeError) as error:  # links that go round in a circle
+        raise InputError(f"{path}: cannot be read: {one_line(error)}") from None
     if whole.parent.parent.name != "replications":
         raise InputError(f"{path}: expected ROOT/replications/PAPER/RESULT.yaml")
     own = whole.parents[2]

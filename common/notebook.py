@@ -10,10 +10,10 @@ import torch
 from matplotlib.figure import Figure
 
 from common import report
-from common.claims import evaluate
+from common.claims import draw, evaluate
 from common.document import InputError, one_line
 from common.ensemble import Ensemble
-from common.find import find_root
+from common.find import announce, find_root, find_spec
 from common.replication import Replication, load_replication
 from common.sweep import choose, shards
 from common.training import Devices, build, train
@@ -68,8 +68,7 @@ class Result:
 
     def figures(self) -> dict[str, Figure]:
         """The figures by name, drawn anew."""
-        figures: dict[str, Figure] = self.replication.run.spec.code.figures(self.table)
-        return figures
+        return draw(self.replication.run.spec.code, self.table)
 
     def model(self, query: str = "all") -> Ensemble:
         """The trained networks that `query` says, in the order of the table: a LightningModule.
@@ -136,6 +135,7 @@ def result(
     given = {key: (value, f"overrides[{key!r}]") for key, value in (overrides or {}).items()}
     folder = find_root(None if root is None else Path(root))
     where = None if out is None else Path(out)
+    announce([find_spec(folder, name)], folder)
     replication = load_replication(folder, name, profile, given, where, keep_weights if train else None)
     if train:
         _train(replication, devices)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from common.answer import Answer, NotRun, ReplicationAnswer, answer, badge, junit, replication_answer
+from common.claims import draw
 from common.document import Strict
 from common.html import Exhibit, exhibit, page
 from common.papers import load_papers
@@ -123,7 +124,7 @@ def _exhibit(replication: Replication, found: Fresh) -> Exhibit:
     table, code = replication.run.table(), replication.run.spec.code
     assert table is not None
     about = (inspect.getdoc(code.figures) or "").split("\n\nRaises:")[0].replace("`", "")
-    return exhibit(about, code.figures(table) if found.figures is None else found.figures, table)
+    return exhibit(about, draw(code, table) if found.figures is None else found.figures, table)
 
 
 def _why_incomplete(replication: Replication) -> str | None:

@@ -1,6 +1,7 @@
 """Our own reference numbers, `expected/<paper>/<result>.record.yaml`: read, written, compared with a run."""
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -72,7 +73,7 @@ def load(path: Path) -> dict[str, Record]:
     Raises:
         InputError: if the file is not a record.
     """
-    return Document.load(path).validate(_RecordFile).profiles if path.exists() else {}
+    return Document.load(path).validate(_RecordFile).profiles if os.path.lexists(path) else {}
 
 
 def save(path: Path, records: Mapping[str, Record]) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import record as records
-from common.claims import Claim, Outcome, Verdict, evaluate, load_claims
+from common.claims import Claim, Outcome, Verdict, evaluate, load_claims, rows_at
 from common.document import Document, InputError, nearest
 from common.find import Found, find_spec, find_specs
 from common.results import Run
 from common.spec import Spec, is_logging
-from common.sweep import shards
+from common.sweep import instances, shards
 
 WORTH_WORKERS = 4
 """From so many replications on, judging in worker processes saves more time than it takes to start them."""
@@ -152,7 +152,7 @@ def _judged_in(spec: Spec, path: Path) -> dict[str, Claim]:
     """The claims in the file `path` that are judged in the profile of `spec`.
 
     Raises:
-        InputError: if one names a profile that the spec has not.
+        InputError: if one names a profile that the spec has not, or a place that the sweep has not.
     """
     profiles = ["full", *spec.fields.profiles]
     claims = load_claims(path, spec.code)
@@ -162,4 +162,11 @@ def _judged_in(spec: Spec, path: Path) -> dict[str, Claim]:
                 place = ("claims", name, "profiles", i)
                 hint = nearest(profile, profiles)
                 raise Document.load(path).error(place, f"no profile {profile!r} in {spec.path}; {hint}")
-    return {name: claim for name, claim in claims.items() if spec.profile in (claim.profiles or profiles)}
+    judged = {name: claim for name, claim in claims.items() if spec.profile in (claim.profiles or profiles)}
+    rows = instances(spec)
+    for name, claim in judged.items():
+        try:
+            rows_at(claim.estimate, rows)
+        except ValueError as error:
+            raise Document.load(path).error(("claims", name, "estimate", "at"), str(error)) from None
+    return judged

@@ -4,6 +4,8 @@ import functools
 import importlib
 import inspect
 import itertools
+import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,7 +16,7 @@ import pydantic
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, create_model, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, create_model, model_validator
 from torch.optim.lr_scheduler import LRScheduler
 
 from common.computed import Computed
@@ -23,6 +25,10 @@ from common.ensemble import Ensemble
 from common.features import VARYING, Features
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True, extra="forbid")
+MOST_NETWORKS = 1_000_000
+"""More than anyone trains in one replication: a larger sweep is a mistake, and would fill the memory."""
+
+_Seed = Annotated[int, Field(ge=0, lt=2**63)]
 _GIVEN_AT_RUN_TIME = {"self", "features", "seeds", "params", "optimizer", "table"}
 _NOT_FACTORS = {"part", "optimizer"}
 _LOGGING = {"logger", "log_every_steps"}
@@ -42,19 +48,35 @@ class TrainerSpec(Strict):
     A logger gets the mean and quantiles of the losses every so many steps; it changes no result.
     """
 
-    max_steps: PositiveInt
+    max_steps: Annotated[int, Field(gt=0, lt=2**63)]
     stop_when_settled: bool = False
     compile: bool = True
     logger: ClassSpec | None = None
     log_every_steps: PositiveInt = 100
 
 
+def _name(text: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", text) or text == "full":
+        raise ValueError("expected a name of letters, digits, _ and -, other than full")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""What a profile or a control is called: part of a folder's name."""
+
+
 class Control(Strict):
     """A run broken on purpose: what is set, why, and the claims that must then not be reproduced."""
 
     why: str
-    set: dict[str, Any]
+    set: dict[str, Any] = Field(min_length=1)
     rejects: list[str] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> Self:
+        if any(self.rejects.count(claim) > 1 for claim in self.rejects):
+            raise ValueError("rejects names a claim twice; name each once")
+        return self
 
 
 _NOTHING = ClassSpec(class_path="")
@@ -73,13 +95,13 @@ class Fields(Strict):
     optimizer: ClassSpec = _NOTHING
     lr_scheduler: ClassSpec | None = None
     sweep: list[dict[str, Any]] = Field(min_length=1)
-    seeds: PositiveInt | list[NonNegativeInt]
+    seeds: Annotated[int, Field(gt=0, le=MOST_NETWORKS)] | list[_Seed]
     trainer: TrainerSpec = TrainerSpec(max_steps=1)
     shard_size: PositiveInt = 4096
     shard_weights: PositiveInt | None = None
     watch: str | None = None
-    profiles: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    controls: dict[str, Control] = Field(default_factory=dict)
+    profiles: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    controls: dict[Name, Control] = Field(default_factory=dict)
 
 
 class Range(Strict):
@@ -89,7 +111,7 @@ class Range(Strict):
 
     start: float = Field(alias="from")
     stop: float = Field(alias="to")
-    count: int = Field(ge=2)
+    count: int = Field(ge=2, le=MOST_NETWORKS)
     spacing: Literal["linear", "log"] = "linear"
 
     @model_validator(mode="after")
@@ -245,6 +267,28 @@ class Spec(NamedTuple):
         }
 
 
+def load_fields(path: Path) -> Fields:
+    """The keys of the spec in the file `path`, read without importing what it names.
+
+    Raises:
+        InputError: for the first key that is unknown, missing or of another type.
+    """
+    return Document.load(path).validate(Fields)
+
+
+def n_networks(fields: Fields) -> int:
+    """How many networks the sweep of a spec asks for."""
+
+    def count(value: Any) -> int:
+        if isinstance(value, dict):
+            given = value.get("count", 1)
+            return given if isinstance(given, int) else 1
+        return len(value) if isinstance(value, list) else 1
+
+    sizes = (math.prod(count(v) for k, v in entry.items() if k not in _NOT_FACTORS) for entry in fields.sweep)
+    return sum(sizes) * (fields.seeds if isinstance(fields.seeds, int) else len(fields.seeds))
+
+
 def load_spec(
     path: Path,
     profile: str = "full",
@@ -323,8 +367,12 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
     )
     if len(set(spec.seeds)) < len(spec.seeds) or not spec.seeds:
         raise document.error(("seeds",), "expected at least one seed and no seed twice")
+    if (n := n_networks(fields)) > MOST_NETWORKS:
+        raise document.error(("sweep",), f"asks for {n:,} networks; expected at most {MOST_NETWORKS:,}")
     if not callable(getattr(_module(document, ("code",), fields.code), "figures", None)):
         raise document.error(("code",), f"{fields.code} has no function figures(table)")
+    if fields.plain is not None and not hasattr(_module(document, ("plain",), fields.plain), "train"):
+        raise document.error(("plain",), f"{fields.plain} has no function train(rows, steps)")
     _check_structures(document, spec)
     _check_logger(document, spec)
     return spec
@@ -472,7 +520,7 @@ def _check_structures(document: Document, spec: Spec) -> None:
             row = {**first, **dict(zip(structural, combination, strict=True))}
             try:
                 model = spec.build(row, seeds=[0])
-            except ValueError as error:
+            except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
                 key, _, message = one_line(error).partition(": ")
                 place = _place_of(spec, i, key, row)
                 said = message if place else one_line(error)

@@ -1,5 +1,6 @@
 """From a spec to the table of instances that it asks for, and from the table to shards."""
 
+import ast
 from collections.abc import Mapping
 from itertools import pairwise, product
 from typing import Any, NamedTuple
@@ -41,6 +42,7 @@ def choose(spec: Spec, query: str) -> pd.DataFrame:
         return table
     columns = ", ".join(table.columns)
     try:
+        _refuse_code(query)
         holds = table.eval(query)
     except Exception as error:  # pandas documents no class of its own
         raise InputError(f"{query!r}: {one_line(error)}; the columns of {spec.name} are {columns}") from None
@@ -49,6 +51,27 @@ def choose(spec: Spec, query: str) -> pd.DataFrame:
     if not holds.any():
         raise InputError(f"{query!r} holds for no network of {spec.name}, whose columns are {columns}")
     return table[holds]
+
+
+def _refuse_code(query: str) -> None:
+    """Refuse all but comparisons, arithmetic and logic: pandas would also call what it is given.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    for node in ast.walk(ast.parse(query.strip(), mode="eval")):
+        if not isinstance(node, _ALLOWED):
+            raise ValueError(f"{type(node).__name__.lower()} is not allowed; compare columns with values")
+        operands = (node.left, node.right) if isinstance(node, ast.BinOp) else ()
+        if any(isinstance(o, ast.Constant) and isinstance(o.value, (str, bytes)) for o in operands):
+            raise ValueError("text is compared only; it has no arithmetic")
+
+
+_ALLOWED = (
+    *(ast.Expression, ast.BoolOp, ast.UnaryOp, ast.BinOp, ast.Compare, ast.Name, ast.Constant, ast.List),
+    *(ast.Tuple, ast.Load, ast.boolop, ast.unaryop, ast.cmpop),
+    *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.BitAnd, ast.BitOr),
+)
 
 
 def shards(spec: Spec) -> list[Shard]:

@@ -280,7 +280,7 @@ def train_alone(
     *,
     resumes: bool = False,
 ) -> tuple[pd.DataFrame, dict[str, Tensor]]:
-    """The rows of one shard, trained in this process with its numerics set, and if weights are kept the state.
+    """The rows of one shard, trained in this process with its numerics set; if weights are kept, the state.
 
     If it `resumes`, training goes on from a checkpoint in the run's folder, and leaves some there.
     """

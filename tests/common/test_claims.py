@@ -700,7 +700,7 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no profiles": (
         {"profiles": []},
-        "10: claims.first.profiles: list should have at least 1 item after validation, not 0",
+        "10: claims.first.profiles: list should have at least 1 item, not 0",
     ),
     "fraction of a theory": (
         {

@@ -201,7 +201,7 @@ def test_resolved_changes_with_all_that_decides_numbers(load: Load, change: tupl
         ("nobody2026", "somebody2026"),
         ("seeds: 3", "# a comment\nseeds: 3"),
         ("seeds: 3", "seeds: [0, 1, 2]"),
-        ("version: 1", "version: 1\nplain: some.module"),
+        ("version: 1", "version: 1\nplain: replications.toy_models_of_superposition.plain"),
         ("version: 1", "version: 1\nshard_size: 4_096"),
         ("betas: [.9, .99]", "betas: [.9, .99]\n    weight_decay: 1e-2"),
         ("bias: false", "bias: [false]\n    extra_importance: 1"),
@@ -394,9 +394,17 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     ),
     "missing key": ("paper: nobody2026\n", "", "1: paper: missing key"),
     "missing class": ("  class_path: torch.optim.AdamW\n", "", "14: optimizer.class_path: missing key"),
-    "empty section": ("  max_steps: 10\n", "", "19: trainer: input should be a valid dictionary, got None"),
+    "empty section": (
+        "  max_steps: 10\n",
+        "",
+        "19: trainer: input should be a mapping, KEY: VALUE, got None",
+    ),
     # types
-    "number as title": ("A small sweep", "1", "1: title: input should be a valid string, got 1"),
+    "number as title": (
+        "A small sweep",
+        "1",
+        "1: title: input should be a valid string, got 1; put it in quotes",
+    ),
     "string as int": (
         "max_steps: 10",
         "max_steps: '10'",
@@ -429,7 +437,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "list as sweep entry": (
         "- part: two\n",
         "- [part]\n  - part: two\n",
-        "26: sweep.1: input should be a valid dictionary",
+        "26: sweep.1: input should be a mapping, KEY: VALUE",
     ),
     "bool as part": ("part: one", "part: on", "23: sweep.0.part: expected a name, got True"),
     "bool for the optimizer": (
@@ -515,7 +523,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "three betas": (
         "[.9, .99]",
         "[.9, .9, .9]",
-        "18: optimizer.init_args.betas: tuple should have at most 2 items after validation, not 3",
+        "18: optimizer.init_args.betas: tuple should have at most 2 items, not 3",
     ),
     # seeds
     "no seeds": ("seeds: 3", "seeds: 0", "21: seeds: input should be greater than 0, got 0"),
@@ -567,7 +575,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "no sweep": (
         TEXT[TEXT.index("sweep:") : TEXT.index("profiles:")],
         "sweep: []\n",
-        "22: sweep: list should have at least 1 item after validation, not 0",
+        "22: sweep: list should have at least 1 item, not 0",
     ),
     "misspelt factor": (
         "density: [1, .5]",
@@ -706,7 +714,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "no claims lost": (
         "rejects: [claim]",
         "rejects: []",
-        "42: controls.linear.rejects: list should have at least 1 item after validation, not 0",
+        "42: controls.linear.rejects: list should have at least 1 item, not 0",
     ),
     "no reason": ("    why: no ReLU\n", "", "37: controls.linear.why: missing key"),
     "key of a control": (
@@ -717,7 +725,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "empty profile": (
         TEXT[TEXT.index("    seeds: [5]") : TEXT.index("controls:")],
         "",
-        "32: profiles.quick: input should be a valid dictionary, got None",
+        "32: profiles.quick: input should be a mapping, KEY: VALUE, got None",
     ),
 }
 
@@ -800,7 +808,7 @@ def test_mistakes_in_layers(load: Load, tmp_path: Path, mistake: tuple[str, ...]
         ("titel", "x", "titel: unknown key; did you mean 'title'?"),
         ("seeds", [1, 1], "seeds: expected at least one seed and no seed twice"),
         ("seeds", [1, "x"], "seeds.1: input should be a valid integer, got 'x'"),
-        ("model", "x", "model: input should be a valid dictionary, got 'x'"),
+        ("model", "x", "model: input should be a mapping, KEY: VALUE, got 'x'"),
         ("model.init_args.n_hidden", 4, "model.init_args.n_hidden: expected at most n_features = 3, got 4"),
         (
             "model.init_args.m",
@@ -809,12 +817,12 @@ def test_mistakes_in_layers(load: Load, tmp_path: Path, mistake: tuple[str, ...]
         ),
         ("model.class_path", "x.Y", "model.class_path: cannot import 'x': No module named 'x'"),
         ("sweep", [{"hidden": 1}], "sweep.0.hidden: unknown factor; did you mean 'n_hidden'?"),
-        ("sweep", [], "sweep: list should have at least 1 item after validation, not 0"),
+        ("sweep", [], "sweep: list should have at least 1 item, not 0"),
         ("sweep.1.density.0", 2, "sweep.1.density.0: input should be less than or equal to 1, got 2"),
         ("sweep.2.density", 1, "sweep.2.density: a list of 2 has no item '2'"),
         ("optimizer.init_args.lr", -1.0, "optimizer.init_args.lr: AdamW: Invalid learning rate: -1.0"),
         ("trainer.log_every_steps", 0, "trainer.log_every_steps: input should be greater than 0, got 0"),
-        ("trainer.logger", "csv", "trainer.logger: input should be a valid dictionary, got 'csv'"),
+        ("trainer.logger", "csv", "trainer.logger: input should be a mapping, KEY: VALUE, got 'csv'"),
         ("trainer.logger.name", "x", "trainer.logger.name: unknown key; valid: class_path, init_args"),
         (
             "trainer.logger.class_path",
@@ -839,7 +847,7 @@ def test_mistakes_in_layers(load: Load, tmp_path: Path, mistake: tuple[str, ...]
         (
             "trainer.logger",
             {"class_path": f"{LOGGERS}.CSVLogger", "init_args": {"save_dir": 1}},
-            "trainer.logger.init_args.save_dir: input should be a valid string, got 1",
+            "trainer.logger.init_args.save_dir: input should be a valid string, got 1; put it in quotes",
         ),
     ],
 )
