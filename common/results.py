@@ -51,7 +51,7 @@ class Run:
     def __init__(self, spec: Spec, out: Path, keep_weights: str | None = None) -> None:
         self.spec = spec
         trained = issubclass(spec.model_class, Ensemble)
-        self.keep = choose(spec, keep_weights).index if keep_weights and trained else pd.Index([])
+        self.keep = choose(spec, keep_weights).index if keep_weights is not None and trained else pd.Index([])
         numerics = {"numerics": NUMERICS, "torch": torch.__version__.split("+")[0]}
         text = json.dumps({**spec.resolved(), **numerics}, sort_keys=True)
         self.resolved: dict[str, Any] = json.loads(text)  # as a manifest gives it back, tuples as lists

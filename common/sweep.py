@@ -11,6 +11,9 @@ from common.document import InputError, one_line
 from common.ensemble import Ensemble
 from common.spec import Spec
 
+SHOWN_QUERY = 200
+"""So much of a query is repeated in a message on it."""
+
 
 class Shard(NamedTuple):
     """The instances that one Trainer run trains together: rows of the sweep of one shape and optimizer."""
@@ -45,7 +48,8 @@ def choose(spec: Spec, query: str) -> pd.DataFrame:
         _refuse_code(query)
         holds = table.eval(query)
     except Exception as error:  # pandas documents no class of its own
-        raise InputError(f"{query!r}: {one_line(error)}; the columns of {spec.name} are {columns}") from None
+        asked = query if len(query) <= SHOWN_QUERY else f"{query[:SHOWN_QUERY]}..."
+        raise InputError(f"{asked!r}: {one_line(error)}; the columns of {spec.name} are {columns}") from None
     if not isinstance(holds, pd.Series) or holds.dtype != bool:
         raise InputError(f"{query!r} is no condition; write one as in 'seed == 0', or 'all'")
     if not holds.any():
