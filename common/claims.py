@@ -413,18 +413,22 @@ def draw(code: ModuleType, table: pd.DataFrame) -> dict[str, Figure]:
     except Exception as error:
         raise _fault(code, "figures", error) from error
     if not isinstance(figures, dict) or not all(isinstance(one, Figure) for one in figures.values()):
-        raise InputError(f"{code.__name__}: figures() must return a dict of matplotlib's figures by name")
+        raise InputError(f"{_file(code)}: figures() must return a dict of matplotlib's figures by name")
     return figures
 
 
 def _fault(code: ModuleType, name: str, error: Exception) -> InputError:
     """What went wrong in the function `name` of a replication, at the last line of its own module."""
     frames = traceback.extract_tb(error.__traceback__)
-    file = getattr(code, "__file__", None) or code.__name__
+    file = _file(code)
     lines = [frame.lineno for frame in frames if frame.filename == file]
     place = f"{file}:{lines[-1]}" if lines else file
     said = f"{type(error).__name__}: {one_line(error)}"
     return InputError(f"{place}: {name}() failed: {said}; what was trained is stored")
+
+
+def _file(code: ModuleType) -> str:
+    return getattr(code, "__file__", None) or code.__name__
 
 
 def _estimate(claim: Claim, code: ModuleType, table: pd.DataFrame) -> tuple[float, int]:
