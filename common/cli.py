@@ -28,7 +28,7 @@ from common.new import make
 from common.parts import Part, train_part
 from common.progress import shown
 from common.publish import Fresh, publish, schema
-from common.replication import Replication, claims_of, count_claims, judge, judge_all, load_replication
+from common.replication import Replication, claims_of, count_claims, judge_all, load_replication
 from common.results import Run, commit
 from common.scaling import scaling
 from common.spec import Spec, load_fields, n_networks
@@ -401,8 +401,7 @@ def _record(options: argparse.Namespace, root: Path, console: Console) -> int:
     for other in (one.found for one in replications if one.found.root != root):
         raise InputError(f"record: {other.name} is not of this root; give its own with --root {other.root}")
     n_claims = count_claims(root)
-    for replication in replications:
-        judged = judge(replication, n_claims)
+    for replication, judged in zip(replications, judge_all(replications, {root: n_claims}), strict=True):
         manifest = replication.run.manifest()
         assert manifest is not None
         stored = records.load(replication.found.record)

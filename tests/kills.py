@@ -6,13 +6,9 @@ Runs are stopped `--kills` times by each signal of `--mode`: SIGKILL ends the ru
 its workers with it; SIGTERM and SIGINT are sent to the run. One that was stopped is started again, another
 begins whenever it has come to its end. Exits with 1 if a table differs, a process is left, or a run ends
 otherwise than it should.
-
-With `--forked` runs are forks of this process, with one worker: far quicker, as nothing is imported again,
-and without that part of a run.
 """
 
 import argparse
-import multiprocessing
 import os
 import random
 import signal
@@ -28,7 +24,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.cli import main as replicate
 from tests import often
 
 ROOT = Path(__file__).parents[1]
@@ -73,13 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--devices", type=int, default=2, help="workers of a run (default: 2)")
-    parser.add_argument("--forked", action="store_true", help="runs are forks of this process")
     options = parser.parse_args(arguments)
     signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # in the background it would be passed on as ignored
     with tempfile.TemporaryDirectory() as folder:
-        kills = Kills(Path(folder), CASES, options.devices, options.seed, forked=options.forked)
+        kills = Kills(Path(folder), CASES, options.devices, options.seed)
         failed = False
         for mode in options.mode or SIGNALS:
             start = time.monotonic()
@@ -101,13 +95,9 @@ class Kills:
         cases: what each run gets on its command line
         devices: workers of a run
         seed: of the moments
-        forked: whether runs are forks of this process, with one worker
     """
 
-    def __init__(
-        self, folder: Path, cases: list[list[str]], devices: int, seed: int, *, forked: bool = False
-    ) -> None:
-        self.forked = forked
+    def __init__(self, folder: Path, cases: list[list[str]], devices: int, seed: int) -> None:
         self.folder = folder
         self.cases = cases
         self.devices = devices
@@ -181,19 +171,14 @@ class Kills:
         return True
 
     @contextmanager
-    def _started(self, case: list[str], out: Path) -> Iterator["subprocess.Popen[bytes] | Fork"]:
+    def _started(self, case: list[str], out: Path) -> Iterator["subprocess.Popen[bytes]"]:
         """A run in a group of its own, of which nothing is left afterwards."""
-        devices = 1 if self.forked else self.devices
-        arguments = ["run", *case, "--out", str(out), "--devices", str(devices), "--accelerator", "cpu"]
-        process: subprocess.Popen[bytes] | Fork
+        arguments = ["run", *case, "--out", str(out), "--devices", str(self.devices), "--accelerator", "cpu"]
+        command = [sys.executable, "-m", often.__name__, *arguments]
         with (out / "log").open("wb") as log:
-            if self.forked:
-                process = Fork(arguments, log.fileno())
-            else:
-                command = [sys.executable, "-m", often.__name__, *arguments]
-                process = subprocess.Popen(
-                    command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-                )
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
         try:
             yield process
         finally:
@@ -206,47 +191,6 @@ class Kills:
         folder = self.folder / str(self.n_folders)
         folder.mkdir()
         return folder
-
-
-class Fork:
-    """The command `replicate` in a fork of this process, with what is used here of a Popen."""
-
-    def __init__(self, arguments: list[str], log: int) -> None:
-        self._process = multiprocessing.get_context("fork").Process(target=_replicate, args=(arguments, log))
-        self._process.start()
-        assert self._process.pid is not None
-        self.pid = self._process.pid
-        with suppress(OSError):  # as the child does: whoever comes first; it may have come to its end
-            os.setpgid(self.pid, self.pid)
-
-    @property
-    def returncode(self) -> int | None:
-        return self._process.exitcode
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired("replicate", timeout or 0)
-        return self._process.exitcode
-
-    def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
-
-
-def _replicate(arguments: list[str], log: int) -> None:
-    try:
-        with suppress(OSError):
-            os.setpgid(0, 0)
-        for stream in (1, 2):
-            os.dup2(log, stream)
-        sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))
-        sys.exit(replicate(arguments))
-    except KeyboardInterrupt:  # before the command could have taken anything on
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGINT)
 
 
 def moment_of(out: Path) -> str:

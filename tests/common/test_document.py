@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
+from common import document as documents
 from common.document import Document, InputError, Strict, nearest, parse_value
 
 steady = settings(derandomize=True, deadline=None, database=None)
@@ -332,3 +333,28 @@ def test_nearest() -> None:
     assert nearest("denisty", ["seeds", "density"]) == "did you mean 'density'?"
     assert nearest("x", ["seeds", "density"]) == "valid: density, seeds"
     assert nearest("x", []) == "there are none"
+
+
+RECORD = Path(__file__).parents[2] / "expected" / "product_network" / "optimum.record.yaml"
+
+
+@pytest.mark.parametrize("damage", ["", "\n  - : [", "\n\tx: 1", "\nprofiles: 1"])
+def test_a_large_file_is_read_as_a_small_one(
+    tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = RECORD.read_text(encoding="utf-8")[: 2 * documents.LARGE].splitlines()
+    whole = max(i for i, line in enumerate(lines) if line.endswith("]"))
+    path = tmp_path / "record.yaml"
+    path.write_text("\n".join(lines[: whole + 1]) + damage, encoding="utf-8")
+
+    def read() -> tuple[Any, Any] | str:
+        try:
+            loaded = Document.load(path)
+        except InputError as error:
+            return str(error)
+        return loaded.data, loaded.origins
+
+    fast = read()
+    monkeypatch.setattr(documents, "LARGE", len(path.read_text(encoding="utf-8")))
+    assert fast == read()
+    assert isinstance(fast, str) == bool(damage)
