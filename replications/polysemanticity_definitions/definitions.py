@@ -82,6 +82,7 @@ _CASES: dict[CaseName, str] = {
     "antipodal": "one neuron, +1 for cats, -1 for cars",
     "incidental": "e₁, -e₁, e₂ in three neurons",
     "one_large": "one neuron, 1 for one feature, .05 for ten",
+    "weak": "(1, 0), (.05, .2)",
 }
 _SENSES: dict[Sense, str] = {
     "polysemantic_neurons": "polysemantic\nneurons",

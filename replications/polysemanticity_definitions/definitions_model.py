@@ -24,7 +24,7 @@ from common.polysemanticity import (
 Array = NDArray[np.float64]
 CaseName = Literal[
     "aligned", "one_more", "not_aligned", "hadamard", "antipodal", "incidental", "one_large",
-    "five_in_four", "rotated",
+    "weak", "five_in_four", "rotated",
 ]  # fmt: skip
 
 THRESHOLDS: Array = np.r_[0.0, np.geomspace(1e-4, 0.5, 38)]
@@ -40,6 +40,7 @@ FIXED: dict[str, list[tuple[float, ...]]] = {
     "antipodal": [(1,), (-1,)],
     "incidental": [(1, 0, 0), (-1, 0, 0), (0, 1, 0)],
     "one_large": [(1,), *[(0.05,)] * 10],
+    "weak": [(1, 0), (0.05, 0.2)],
 }
 """The vectors of the features in the basis of neurons, of each case that is the same for all seeds."""
 

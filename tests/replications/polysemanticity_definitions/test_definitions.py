@@ -41,6 +41,7 @@ CASES: dict[CaseName, tuple[int, int, int, int, int, int]] = {
     "antipodal": (1, 2, 1, 1, 1, 0),
     "incidental": (3, 3, 1, 0, 1, 0),
     "one_large": (1, 11, 0, 0, 0, 0),
+    "weak": (2, 2, 0, 0, 0, 1),
 }
 COLUMNS = (
     "neurons", "features", "polysemantic_neurons", "superposition_by_count", "superposition_by_rank",
