@@ -527,6 +527,10 @@ def test_a_signal_ends_a_run_in_one_line(
 
     monkeypatch.setattr(Ensemble, "training_step", interrupted)
     before = signal.getsignal(signal.SIGTERM)
-    assert main(["--root", str(example), "run", "--devices", "1"]) == code
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    try:
+        assert main(["--root", str(example), "run", "--devices", "1"]) == code
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
     assert capsys.readouterr().err == "replicate: stopped; the same command goes on from here\n"
     assert signal.getsignal(signal.SIGTERM) is before
