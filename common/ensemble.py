@@ -3,12 +3,13 @@
 import functools
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch._dynamo.exc import BackendCompilerFailed
@@ -16,12 +17,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from common.features import Draws, Features, generator
+from common.features import Blocks, Draws, Features, generator
 
 NUMERICS = 1
 """Raised whenever a change here or in `features` changes the bits of results; part of every result's hash."""
 
 EVALUATION_BATCHES = 100
+
+BLOCK_STEPS = 50
+"""Steps in one call of `training_step`, at most: what Lightning does around it takes as long as one."""
 
 Weights = dict[str, Tensor]
 Start = Callable[[np.random.Generator], Mapping[str, Tensor]]
@@ -72,7 +76,7 @@ class Ensemble(LightningModule, ABC):
             {name: torch.stack([s[name] for s in starts])[self.seed_index] for name in starts[0]}
         )
         self.register_buffer("steps", torch.zeros_like(self.seed_index), persistent=False)
-        self.gradients: Weights = {}
+        self.automatic_optimization = False
         self.losses = torch.zeros(len(self.seed_index))
         self.compiles = True
         self.optimizer: Callable[..., Optimizer] = torch.optim.AdamW
@@ -127,15 +131,25 @@ class Ensemble(LightningModule, ABC):
             gradients, losses = gradient(weights, self.factors, uniforms, first_rows)
         return losses, gradients
 
-    def training_step(self, uniforms: Tensor) -> Tensor:
-        """The sum of all losses, whose gradients are computed with it."""
-        self.losses, self.gradients = self.losses_and_gradients(uniforms, self.seed_index)
-        return self.losses.sum()
+    def training_step(self, batches: Iterator[Tensor]) -> None:
+        """Take a step on each of several batches of uniforms."""
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer)
+        for uniforms in batches:
+            self.before_step()
+            self.losses, gradients = self.losses_and_gradients(uniforms.to(self.device), self.seed_index)
+            for name, weight in self.weights.items():
+                weight.grad = gradients[name]
+            optimizer.step()
+            if isinstance(scheduler, LRScheduler):
+                scheduler.step()
+            self.after_step()
 
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Give each weight the gradient that `training_step` found, in place of autograd."""
-        for name, weight in self.weights.items():
-            weight.grad = self.gradients[name]
+    def before_step(self) -> None:
+        """What a model does before each step, `global_step` having been taken; by default nothing."""
+
+    def after_step(self) -> None:
+        """What a model does after each step, which `global_step` counts; by default nothing."""
 
     def evaluate(self) -> Tensor:
         """Each network's mean loss on held-out inputs that all seeds share, a tensor (instances,)."""
@@ -161,11 +175,13 @@ class Ensemble(LightningModule, ABC):
     def resumable(self) -> bool:
         """Whether a checkpoint holds all that training changes: weights and buffers.
 
-        A model with hooks of its own (`on_...`) may change more: its `on_save_checkpoint` says what.
+        A model with hooks of its own (`on_...`, `before_step`, `after_step`) may change more: its
+        `on_save_checkpoint` says what.
         """
         classes = type(self).__mro__
         own = {name for one in classes[: classes.index(Ensemble)] for name in vars(one)}
-        return "on_save_checkpoint" in own or not any(name.startswith("on_") for name in own)
+        hooks = ("on_", "before_step", "after_step")
+        return "on_save_checkpoint" in own or not any(name.startswith(hooks) for name in own)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the buffers, of which Lightning has only the persistent ones."""
@@ -183,10 +199,14 @@ class Ensemble(LightningModule, ABC):
             is_weight = leaf in module._parameters
             setattr(module, leaf, nn.Parameter(tensor) if is_weight else tensor)
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
+    def train_dataloader(self) -> DataLoader[Iterator[Tensor]]:
         """Each seed's batches of uniforms, from the next step on where training goes on in the middle."""
-        draws = Draws(self.features, self.distinct_seeds, skip=self.global_step)
-        return DataLoader(draws, batch_size=None)
+        done, trainer = self.global_step, self.trainer
+        draws = Draws(self.features, self.distinct_seeds, skip=done)
+        ends = [BLOCK_STEPS]
+        if trainer.loggers:
+            ends.append(trainer.log_every_n_steps)  # type: ignore[attr-defined]  # set from elsewhere
+        return DataLoader(Blocks(draws, range(done, trainer.max_steps), ends), batch_size=None)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser that was set as `optimizer`, over all networks; its rate follows `lr_scheduler`."""

@@ -1,7 +1,8 @@
 """Input distributions: what the networks see, made from uniform random numbers that instances can share."""
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, TypeVar
 
 import numpy as np
@@ -196,3 +197,27 @@ class Draws(IterableDataset[Tensor]):
             draws = [g.random(self.shape, dtype=np.float32) for g in generators]
             yield from torch.from_numpy(np.concatenate(draws, axis=1))[first:]
             first = 0
+
+
+class Blocks(IterableDataset[Iterator[Tensor]]):
+    """The batches of some steps, several at a time; each is drawn when it is used.
+
+    Args:
+        batches: at least as many as there are steps
+        steps: their numbers
+        ends: a block ends before each step that is a multiple of one of these, and only there
+    """
+
+    def __init__(self, batches: Iterable[Tensor], steps: range, ends: Sequence[int]) -> None:
+        self.batches = batches
+        self.steps = steps
+        self.ends = ends
+
+    def __iter__(self) -> Iterator[Iterator[Tensor]]:
+        """Give blocks, each of which is to be used up before the next one is."""
+        batches = iter(self.batches)
+        first = self.steps.start
+        while first < self.steps.stop:
+            last = min(self.steps.stop, *(first - first % end + end for end in self.ends))
+            yield itertools.islice(batches, last - first)
+            first = last

@@ -27,15 +27,15 @@ from torch import Tensor
 
 from common.computed import Computed
 from common.document import InputError
-from common.ensemble import Ensemble, is_out_of_memory
+from common.ensemble import BLOCK_STEPS, Ensemble, is_out_of_memory
 from common.results import Run
 from common.spec import Spec
 from common.sweep import Shard, shards
 
 REPORT_STEPS = 100
 
-SETTLED_STEPS = 50
-"""Steps between two looks at whether networks have settled."""
+SETTLED_STEPS = BLOCK_STEPS
+"""Steps between two looks at whether networks have settled: whenever Lightning has control."""
 
 PARTIAL_S = 30.0
 """Seconds between two checkpoints inside a shard, at least: most shards are done before the first."""
@@ -552,8 +552,7 @@ class _StopWhenSettled(Callback):
 class _Report(Callback):
     """Tells `advance` of the network-steps done, at the end also of those that were left out.
 
-    If it `stores`, it has a checkpoint written from time to time. One callback for both: each more would cost
-    every step some microseconds.
+    If it `stores`, it has a checkpoint written from time to time.
     """
 
     def __init__(self, n_instances: int, advance: Advance, *, stores: bool) -> None:
@@ -565,7 +564,6 @@ class _Report(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tell(trainer.global_step)  # of what was done before it was stopped
 
-    # not when a step ends: then the model's own hook of that step would still be to come
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:

@@ -94,7 +94,7 @@ class NoisyAutoencoder(Ensemble):
         if not self.global_step:
             self.fourth_norms = [self._fourth_norm()]
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def after_step(self) -> None:
         """Record the step that was just done, if it is one of `STEPS`."""
         if self.global_step in STEPS:
             self.fourth_norms.append(self._fourth_norm())

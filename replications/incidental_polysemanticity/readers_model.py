@@ -243,7 +243,7 @@ class DuplicatedNeurons(L1Autoencoder):
         self.register_buffer("origin", torch.zeros(shape, dtype=torch.int64), persistent=False)
         self.register_buffer("owned", torch.zeros(shape, dtype=torch.bool), persistent=False)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    def before_step(self) -> None:
         """Duplicate when it is time."""
         if self.global_step == self.duplicate_at:
             self.duplicate_neurons()

@@ -60,7 +60,7 @@ class Noting(Autoencoder):
         if NOTES.read_text().count("start") == FAILS:
             raise ValueError("as\\nasked for")
 
-    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+    def before_step(self) -> None:
         time.sleep(0.01 if self._where() != "here" else 0)
 
     def on_fit_end(self) -> None:

@@ -27,8 +27,12 @@ def toy(rows: list[int], n_features: int = 2) -> ToyModel:
     return model
 
 
+def first_draws(model: ToyModel) -> Tensor:
+    return next(iter(Draws(model.features, model.distinct_seeds)))
+
+
 def step(model: ToyModel) -> tuple[Tensor, dict[str, Tensor]]:
-    return model.losses_and_gradients(next(iter(model.train_dataloader())), model.seed_index)
+    return model.losses_and_gradients(first_draws(model), model.seed_index)
 
 
 def fit(model: ToyModel, steps: int) -> dict[str, Tensor]:
@@ -45,7 +49,7 @@ def fit(model: ToyModel, steps: int) -> dict[str, Tensor]:
 def test_gradients_are_those_of_autograd(n_features: int) -> None:
     model = toy([0, 1, 2, 3], n_features)
     losses, gradients = step(model)
-    uniforms = next(iter(model.train_dataloader())).reshape(2, n_features, -1)[model.seed_index]
+    uniforms = first_draws(model).reshape(2, n_features, -1)[model.seed_index]
     x = model.features.sample(list(uniforms.unbind(1)), model.factors)
     expected = ToyModel.loss(dict(model.weights.items()), model.factors, x)
     expected.sum().backward()  # type: ignore[no-untyped-call]
@@ -160,7 +164,7 @@ def test_a_gpu_gives_the_same_gradients() -> None:
     model = toy([0, 1, 2, 3])
     losses, gradients = step(model)
     model.to("cuda")
-    uniforms = next(iter(model.train_dataloader())).to("cuda")
+    uniforms = first_draws(model).to("cuda")
     gpu_losses, gpu_gradients = model.losses_and_gradients(uniforms, model.seed_index)
     torch.testing.assert_close(gpu_losses.cpu(), losses)
     for name, gradient in gradients.items():

@@ -20,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import training
+from common import ensemble, training
 from common.cli import main
 from common.document import InputError
 from common.ensemble import Ensemble
@@ -99,6 +99,7 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run, int], None]:
         with monkeypatch.context() as patch:
             patch.setattr(training, "PARTIAL_S", 0.0)
             patch.setattr(training, "PARTIAL_SHARE", np.inf)
+            patch.setattr(ensemble, "BLOCK_STEPS", 1)  # a checkpoint may come between any two steps
             patch.setattr(Run, "write_partial", write_and_stop)
             with pytest.raises(StoppedError):
                 train([run], ONE)
@@ -120,9 +121,9 @@ def test_a_shard_goes_on_from_its_checkpoint_to_the_same_bits(
     begun = []
     training_step = Ensemble.training_step
 
-    def spy(self: Ensemble, uniforms: torch.Tensor) -> torch.Tensor:
+    def spy(self: Ensemble, batches: Iterator[torch.Tensor]) -> None:
         begun.append(self.global_step)
-        return training_step(self, uniforms)
+        training_step(self, batches)
 
     monkeypatch.setattr(Ensemble, "training_step", spy)
     told = Told()
@@ -518,14 +519,12 @@ def test_a_signal_ends_a_run_in_one_line(
     code: int,
 ) -> None:
     """In the middle of Lightning's training loop, which would make another exit of it, or train on."""
-    training_step = Ensemble.training_step
 
-    def interrupted(self: Ensemble, uniforms: torch.Tensor) -> torch.Tensor:
+    def interrupted(self: Ensemble) -> None:
         if self.global_step == 5:
             signal.raise_signal(number)
-        return training_step(self, uniforms)
 
-    monkeypatch.setattr(Ensemble, "training_step", interrupted)
+    monkeypatch.setattr(Ensemble, "before_step", interrupted)
     before = signal.getsignal(signal.SIGTERM)
     interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     try:

@@ -12,6 +12,7 @@ from scipy import stats
 from common.features import (
     AnticorrelatedSets,
     Basis,
+    Blocks,
     CorrelatedSets,
     Draws,
     Features,
@@ -55,6 +56,18 @@ def test_a_stream_depends_on_seed_and_purpose_alone() -> None:
     assert not torch.equal(both[:, 0], both[:, 1])
     assert not torch.equal(alone, first([5], "evaluation"))
     assert not torch.equal(alone[0], alone[Draws.BLOCK])
+
+
+@steady
+@given(st.integers(0, 200), st.integers(0, 300), st.lists(st.integers(1, 70), min_size=1, max_size=3))
+def test_blocks_cut_where_they_are_told_to_and_lose_no_batch(start: int, n: int, ends: list[int]) -> None:
+    steps = range(start, start + n)
+    batches = [torch.tensor(step) for step in steps]
+    blocks = [[int(step) for step in block] for block in Blocks(batches, steps, ends)]
+    assert [step for block in blocks for step in block] == list(steps)
+    for block in blocks:
+        assert not any(step % end == 0 for step in block[1:] for end in ends)
+    assert all(any(block[0] % end == 0 for end in ends) for block in blocks[1:])
 
 
 def test_the_basis_draws_nothing() -> None:

@@ -21,7 +21,7 @@ from common import training
 from common.computed import Computed
 from common.document import InputError
 from common.ensemble import Ensemble
-from common.features import Varying
+from common.features import Draws, Varying
 from common.results import Run
 from common.spec import Spec, load_spec
 from common.sweep import Shard, shards
@@ -88,7 +88,7 @@ def test_a_schedule_and_an_entry_s_own_optimizer_are_those_of_plain_torch(small:
         assert isinstance(ensemble, Ensemble)
         rate = spec.optimizer["lr"] if part == "base" else 0.5
         optimizer = make(ensemble.parameters(), lr=rate)
-        for step, uniforms in zip(range(30), ensemble.train_dataloader(), strict=False):
+        for step, uniforms in zip(range(30), Draws(ensemble.features, ensemble.distinct_seeds), strict=False):
             optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / 30)) / 2
             _, gradients = ensemble.losses_and_gradients(uniforms, ensemble.seed_index)
             for name, weight in ensemble.weights.items():
@@ -378,7 +378,8 @@ def test_a_logger_gets_mean_and_quantiles_and_changes_nothing(small: Any, tmp_pa
     shard = shards(first)[0]
     model = build(first, shard.rows)
     assert isinstance(model, Ensemble)
-    losses, _ = model.losses_and_gradients(next(iter(model.train_dataloader())), model.seed_index)
+    uniforms = next(iter(Draws(model.features, model.distinct_seeds)))
+    losses, _ = model.losses_and_gradients(uniforms, model.seed_index)
     curve = pd.read_csv(Run(first, tmp_path).folder / "logs" / "shard_00000" / "metrics.csv")
     (row,) = curve.to_dict("records")
     np.testing.assert_allclose(row["loss_mean"], losses.double().mean())

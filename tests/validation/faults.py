@@ -387,15 +387,13 @@ def half_of_the_steps() -> None:
 @fault(FIVE, ROTATION, OPTIMUM)
 def half_precision() -> None:
     """Weights are rounded to 16 bits after every step."""
-    original = Ensemble.training_step
 
-    def training_step(self: Any, uniforms: Tensor) -> Tensor:
+    def round_weights(self: Any) -> None:
         with torch.no_grad():
             for weight in self.weights.values():
                 weight.copy_(weight.half())
-        return original(self, uniforms)
 
-    put(Ensemble, "training_step", training_step)
+    put(Ensemble, "before_step", round_weights)
 
 
 @fault(FIVE, NOISE)
@@ -413,7 +411,7 @@ def rows_of_other_networks() -> None:
 def evaluated_on_training_inputs() -> None:
     """The loss is that on the inputs of the first steps, not on held-out ones."""
     original = features.Draws
-    put(ensemble, "Draws", lambda f, seeds, stream="training": original(f, seeds))
+    put(ensemble, "Draws", lambda f, seeds, stream="training", skip=0: original(f, seeds, skip=skip))
 
 
 @fault(PHASES)
@@ -692,11 +690,11 @@ def copies_not_divided() -> None:
 def moments_kept() -> None:
     """The optimiser keeps its moments when neurons are duplicated."""
 
-    def start(self: Any, batch: Any, batch_idx: int) -> None:
+    def start(self: Any) -> None:
         if self.global_step == self.duplicate_at:
             self.duplicate_neurons()
 
-    put(readers_model.DuplicatedNeurons, "on_train_batch_start", start)
+    put(readers_model.DuplicatedNeurons, "before_step", start)
 
 
 def _noise(unit: Callable[[Tensor, Tensor], Tensor]) -> None:

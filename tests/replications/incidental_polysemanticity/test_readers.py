@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lightning import Callback, Trainer
+from lightning import Trainer
 from torch import Tensor
 from torch.nn import functional
 
@@ -462,18 +462,20 @@ def test_copies_that_another_feature_took_have_not_parted() -> None:
     assert model.metrics()["parted"].tolist() == model.metrics()["together"].tolist() == [0]
 
 
-def test_spare_neurons_are_silent_until_the_step_and_the_optimiser_starts_anew() -> None:
+def test_spare_neurons_are_silent_until_the_step_and_the_optimiser_starts_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = duplicated(0.01)
     model.duplicate_at = 3
     spare: list[bool] = []
 
-    class Watch(Callback):
-        def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-            spare.append(bool(model.weights["weight"][:, :, 6:].any()))
+    def watch() -> None:
+        spare.append(bool(model.weights["weight"][:, :, 6:].any()))
 
+    monkeypatch.setattr(model, "after_step", watch)
     trainer = Trainer(
         accelerator="cpu", max_epochs=-1, max_steps=5, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[Watch()],
+        enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(model)
     assert spare == [False, False, False, True, True]
