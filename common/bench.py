@@ -16,10 +16,11 @@ import torch
 from common.ceiling import Bound, Machine, count
 from common.computed import Computed
 from common.ensemble import Ensemble
+from common.fit import build
 from common.results import Run
 from common.spec import Spec, load_spec
 from common.sweep import Shard, shards
-from common.training import Devices, Progress, build, train_shards
+from common.training import Devices, Progress, train_shards
 
 SECONDS, PLAIN_SECONDS = 5.0, 2.0
 """How long each way is timed at least."""

@@ -25,8 +25,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.ensemble import Ensemble
 from common.features import generator
+from common.fit import build
 from common.spec import Spec
-from common.training import Devices, build
+from common.training import Devices
 
 Product = tuple[int, int, int, int]
 """A batch of products of matrices, (batch, m, k) times (batch, k, n)."""

@@ -24,6 +24,7 @@ from common.claims import Verdict, draw
 from common.cluster import cluster
 from common.document import InputError, one_line, parse_value
 from common.find import Found, announce, find_all, find_root, find_spec, find_specs
+from common.fit import diverged, tell_of_diverged
 from common.new import make
 from common.parts import Part, train_part
 from common.progress import shown
@@ -33,7 +34,7 @@ from common.results import Run, commit
 from common.scaling import scaling
 from common.spec import Spec, load_fields, n_networks
 from common.sweep import shards
-from common.training import Devices, Place, diverged, missing, network_steps, tell_of_diverged, train
+from common.training import Devices, Place, missing, network_steps, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

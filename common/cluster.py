@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from common.document import InputError, one_line
+from common.fit import train_alone
 from common.results import Run, versions
 from common.sweep import Shard
-from common.training import Devices, Progress, network_steps, train_alone
+from common.training import Devices, Progress, network_steps
 
 RETRIES = 5
 """How often a shard is sent again whose worker or machine died."""

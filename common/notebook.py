@@ -14,9 +14,10 @@ from common.claims import draw, evaluate
 from common.document import InputError, one_line
 from common.ensemble import Ensemble
 from common.find import announce, find_root, find_spec
+from common.fit import build
 from common.replication import Replication, load_replication
 from common.sweep import choose, shards
-from common.training import Devices, build, train
+from common.training import Devices, train
 
 
 class Result:

@@ -2,11 +2,11 @@
 
 import sys
 
-from common import training
+from common import fit
 from common.cli import main
 
 # also in workers, which import this module too
-training.PARTIAL_S, training.PARTIAL_SHARE = 0.1, 1.0
+fit.PARTIAL_S, fit.PARTIAL_SHARE = 0.1, 1.0
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,9 +11,10 @@ from common import bench, cli
 from common.ceiling import Bound, Least, Machine, count
 from common.cli import main
 from common.ensemble import Ensemble
+from common.fit import train_shard
 from common.spec import Spec, load_spec
 from common.sweep import Shard, shards
-from common.training import Devices, train_shard
+from common.training import Devices
 from replications.toy_models_of_superposition import plain
 from tests.conftest import ROOT, SETTLING, SMALL
 

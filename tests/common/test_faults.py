@@ -20,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import ensemble, training
+from common import ensemble, fit, training
 from common.cli import main
 from common.document import InputError
 from common.ensemble import Ensemble
@@ -97,8 +97,8 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run, int], None]:
                 raise StoppedError
 
         with monkeypatch.context() as patch:
-            patch.setattr(training, "PARTIAL_S", 0.0)
-            patch.setattr(training, "PARTIAL_SHARE", np.inf)
+            patch.setattr(fit, "PARTIAL_S", 0.0)
+            patch.setattr(fit, "PARTIAL_SHARE", np.inf)
             patch.setattr(ensemble, "BLOCK_STEPS", 1)  # a checkpoint may come between any two steps
             patch.setattr(Run, "write_partial", write_and_stop)
             with pytest.raises(StoppedError):
@@ -146,9 +146,7 @@ def test_short_shards_write_no_checkpoint(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Run, "write_partial", None)
-    monkeypatch.setattr(
-        training, "time", SimpleNamespace(monotonic=lambda: 0.0)
-    )  # however slow the machine is
+    monkeypatch.setattr(fit, "time", SimpleNamespace(monotonic=lambda: 0.0))  # however slow the machine is
     trained(Run(small(), tmp_path))
 
 
@@ -179,7 +177,7 @@ def test_a_model_that_may_not_be_resumed_exactly_writes_no_checkpoint(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = f"{{class_path: {__name__}.Remembers, init_args: {{n_hidden: 1}}}}"
-    monkeypatch.setattr(training, "PARTIAL_S", 0.0)
+    monkeypatch.setattr(fit, "PARTIAL_S", 0.0)
     monkeypatch.setattr(Run, "write_partial", None)
     trained(Run(small(**FEW, model=model), tmp_path))
 
@@ -381,7 +379,7 @@ def test_a_full_file_system(small: Any, tmp_path: Path) -> None:
 def test_where_one_cannot_write_nothing_is_trained(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "train_shard", None)
+    monkeypatch.setattr(fit, "train_shard", None)
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match=r"file/nobody/small/full/\w+: cannot be written: Not a directory"):
         train([Run(small(**FEW), tmp_path / "file")], ONE)

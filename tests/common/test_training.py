@@ -1,4 +1,4 @@
-"""Tests of common/training.py: the table does not depend on cuts, workers, or on having been stopped."""
+"""Tests of common/training.py and fit.py: the table does not depend on cuts, workers, or being stopped."""
 
 import math
 import os
@@ -17,15 +17,16 @@ import pandas as pd
 import pytest
 import torch
 
-from common import training
+from common import fit
 from common.computed import Computed
 from common.document import InputError
 from common.ensemble import Ensemble
 from common.features import Draws, Varying
+from common.fit import build, train_shard
 from common.results import Run
 from common.spec import Spec, load_spec
 from common.sweep import Shard, shards
-from common.training import Devices, Progress, build, train, train_shard, work
+from common.training import Devices, Progress, train, work
 from tests.conftest import SETTLING, SMALL
 
 ONE = Devices("cpu", 1)
@@ -170,7 +171,7 @@ def test_a_settled_network_is_kept_as_it_was_and_training_ends_with_the_last(
     assert table is not None
     assert sum(told.steps) == total == 5 * 2500
     assert table["steps"].nunique() > 1
-    assert ((table["steps"] % training.SETTLED_STEPS == 0) & (table["steps"] < 2500)).all()
+    assert ((table["steps"] % fit.SETTLED_STEPS == 0) & (table["steps"] < 2500)).all()
     one = small(**{**SETTLING, "shard_size": "1"})
     alone = train_shard(one, shards(one)[0])
     for column in ("steps", "polysemantic_neurons", "features_with_one_winner"):
@@ -307,14 +308,14 @@ def _wait_for_the_end_of(group: int) -> None:
 def test_a_failing_shard_keeps_what_is_done(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, train_shard = Run(small(), tmp_path), training.train_shard
+    run, train_shard = Run(small(), tmp_path), fit.train_shard
 
     def fails_at_two(spec: Spec, shard: Any, *rest: Any) -> pd.DataFrame:
         if shard.number == 2:
             raise ArithmeticError("broken")
         return train_shard(spec, shard, *rest)
 
-    monkeypatch.setattr(training, "train_shard", fails_at_two)
+    monkeypatch.setattr(fit, "train_shard", fails_at_two)
     with pytest.raises(ArithmeticError, match="broken"):
         train([run], ONE)
     assert [run.has(number) for number in range(5)] == [True, True, False, False, False]
@@ -323,7 +324,7 @@ def test_a_failing_shard_keeps_what_is_done(
 def test_numerics_are_set_for_training_only() -> None:
     before = torch.get_num_threads()
     tiny = torch.tensor([1e-39])
-    with training._numerics(threads=1):
+    with fit._numerics(threads=1):
         assert torch.get_num_threads() == 1
         assert (tiny / 2).item() == 0
     assert torch.get_num_threads() == before

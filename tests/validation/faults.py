@@ -17,7 +17,7 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
-from common import claims, ensemble, features, metrics, polysemanticity, results, spec, training
+from common import claims, ensemble, features, fit, metrics, polysemanticity, results, spec
 from common.claims import Claim, Interval, Verdict
 from common.ensemble import Ensemble, Weights
 from common.features import Independent
@@ -381,7 +381,7 @@ def rate_stays() -> None:
 def half_of_the_steps() -> None:
     """Training stops after half of the steps."""
     original = Trainer
-    put(training, "Trainer", lambda **k: original(**k | {"max_steps": k["max_steps"] // 2}))
+    put(fit, "Trainer", lambda **k: original(**k | {"max_steps": k["max_steps"] // 2}))
 
 
 @fault(FIVE, ROTATION, OPTIMUM)
@@ -399,12 +399,12 @@ def half_precision() -> None:
 @fault(FIVE, NOISE)
 def rows_of_other_networks() -> None:
     """What was measured of a network stands in the row of the one before it."""
-    original = training._columns
+    original = fit._columns
 
     def columns(name: str, value: Tensor, index: pd.Index) -> pd.DataFrame:
         return original(name, value.roll(1, dims=0), index)
 
-    put(training, "_columns", columns)
+    put(fit, "_columns", columns)
 
 
 @fault(FIVE, PHASES)

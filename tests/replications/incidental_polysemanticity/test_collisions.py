@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from common.fit import train_shard
 from common.sweep import shards
-from common.training import train_shard
 from replications.incidental_polysemanticity import collisions, start_correlation
 from tests.conftest import SETTLING
 

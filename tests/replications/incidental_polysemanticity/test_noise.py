@@ -19,9 +19,9 @@ from torch.nn import functional
 from common.claims import Verdict, evaluate, load_claims
 from common.document import parse_value
 from common.features import Draws
+from common.fit import train_shard
 from common.spec import Spec, load_spec
 from common.sweep import shards
-from common.training import train_shard
 from replications.incidental_polysemanticity import noise
 from replications.incidental_polysemanticity.noise import (
     PUBLISHED,

@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from common.claims import Outcome, Verdict, evaluate, load_claims
 from common.features import Basis, Draws
+from common.fit import train_shard
 from common.spec import Spec, load_spec
 from common.sweep import shards
-from common.training import train_shard
 from replications.incidental_polysemanticity import cooccurrence, duplication, rotation
 from replications.incidental_polysemanticity.model import L1Autoencoder
 from replications.incidental_polysemanticity.readers_model import (

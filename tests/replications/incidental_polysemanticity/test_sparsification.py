@@ -11,9 +11,9 @@ from scipy.stats import norm
 
 from common.claims import Claim, Verdict, evaluate, load_claims
 from common.features import generator
+from common.fit import train_shard
 from common.spec import load_spec
 from common.sweep import shards
-from common.training import train_shard
 from replications.incidental_polysemanticity import sparsification, sparsification_model
 from replications.incidental_polysemanticity.sparsification import (
     PUBLISHED_ALIVE,

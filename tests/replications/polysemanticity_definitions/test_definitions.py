@@ -10,9 +10,9 @@ import torch
 
 from common.claims import Outcome, Verdict, evaluate, load_claims
 from common.features import generator
+from common.fit import train_shard
 from common.spec import Spec, load_spec
 from common.sweep import shards
-from common.training import train_shard
 from replications.polysemanticity_definitions import definitions
 from replications.polysemanticity_definitions.definitions import (
     number_is,

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from common.claims import Outcome, Verdict, evaluate, load_claims
 from common.features import Basis, Draws
+from common.fit import train_shard
 from common.spec import Spec, load_spec
 from common.sweep import shards
-from common.training import train_shard
 from replications.polysemanticity_definitions import exact_networks
 from replications.polysemanticity_definitions.exact_networks import (
     CONDITIONS,

@@ -12,9 +12,9 @@ import torch
 
 from common.claims import Outcome, Verdict, evaluate, load_claims
 from common.features import generator
+from common.fit import train_shard
 from common.spec import Spec, load_spec
 from common.sweep import shards
-from common.training import train_shard
 from replications.polysemanticity_definitions import exact_statements, exact_statements_model
 from replications.polysemanticity_definitions.exact_statements import (
     all_nearly_orthogonal,

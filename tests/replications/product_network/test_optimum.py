@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from common.claims import Outcome, Verdict, evaluate, load_claims
+from common.fit import train_shard
 from common.spec import Spec, load_spec
 from common.sweep import shards
-from common.training import train_shard
 from replications.product_network import optimum, theory
 from replications.product_network.optimum import CLUSTERS, Cluster
 from replications.product_network.population import ERROR

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from common.claims import Outcome, Verdict, evaluate, load_claims
+from common.fit import build, train_shard
 from common.spec import Spec, load_spec
 from common.sweep import shards
-from common.training import build, train_shard
 from replications.product_network import reach, theory
 from replications.product_network.reach import CELLS, NO_BIAS
 

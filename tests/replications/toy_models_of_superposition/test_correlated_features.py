@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from common.claims import Outcome, Verdict, evaluate, load_claims
 from common.features import AnticorrelatedSets, CorrelatedSets, Independent
+from common.fit import train_shard
 from common.spec import Spec, load_spec
 from common.sweep import shards
-from common.training import train_shard
 from replications.toy_models_of_superposition import collapse, correlated_features, plane
 from replications.toy_models_of_superposition.correlated_features_model import (
     PairedModel,

@@ -13,9 +13,9 @@ import torch
 
 from common.claims import Outcome, Verdict, evaluate, load_claims
 from common.features import Independent
+from common.fit import train_shard
 from common.spec import Spec, load_spec
 from common.sweep import shards
-from common.training import train_shard
 from replications.toy_models_of_superposition import five_features
 from replications.toy_models_of_superposition.five_features import (
     PUBLISHED_SHAPE,
