@@ -100,27 +100,33 @@ def shards(spec: Spec) -> list[Shard]:
 
 
 def costs(spec: Spec, some: list[Shard]) -> list[int]:
-    """What training each of these shards costs beside others, about: networks x steps x weights of each."""
+    """What training each of these shards costs beside others, about: networks x steps x weights x inputs."""
     structural = spec.structural()
-    weights: dict[tuple[Any, ...], int] = {}
+    each: dict[tuple[Any, ...], int] = {}
     found = []
     for shard in some:
         row = shard.rows.iloc[0].to_dict()
         shape = tuple(row[name] for name in structural)
-        if shape not in weights:
-            weights[shape] = _n_weights(spec, row)
-        found.append(len(shard.rows) * spec.fields.trainer.max_steps * weights[shape])
+        if shape not in each:
+            network = _network(spec, row)
+            each[shape] = network.features.batch_size * _size(network) if network else 1
+        found.append(len(shard.rows) * spec.fields.trainer.max_steps * each[shape])
     return found
 
 
-def _n_weights(spec: Spec, row: Mapping[Any, Any]) -> int:
-    """The number of weights of a network of the shape of `row`; 1 where nothing is trained."""
+def _network(spec: Spec, row: Mapping[Any, Any]) -> Ensemble | None:
+    """A network of the shape of `row`; None where nothing is trained."""
     network = spec.build(row, seeds=[0])
-    return sum(weight.numel() for weight in network.parameters()) if isinstance(network, Ensemble) else 1
+    return network if isinstance(network, Ensemble) else None
+
+
+def _size(network: Ensemble) -> int:
+    return sum(weight.numel() for weight in network.parameters())
 
 
 def _shard_size(spec: Spec, row: Mapping[Any, Any]) -> int:
     """The most networks of the shape of `row` that one shard may have."""
-    if spec.fields.shard_weights is None:
-        return spec.fields.shard_size
-    return max(1, min(spec.fields.shard_size, spec.fields.shard_weights // _n_weights(spec, row)))
+    most, weights = spec.fields.shard_size, spec.fields.shard_weights
+    if weights is None or (network := _network(spec, row)) is None:
+        return most
+    return max(1, min(most, weights // _size(network)))

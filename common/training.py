@@ -21,7 +21,7 @@ import torch
 from common.document import InputError
 from common.fit import Advance, Note, train_alone
 from common.results import Run
-from common.sweep import Shard, shards
+from common.sweep import Shard, costs, shards
 
 
 class Devices(NamedTuple):
@@ -109,8 +109,9 @@ def missing(run: Run) -> list[Shard]:
 def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> None:
     """Train what is missing of `runs`, and store each one's instances table when it is complete.
 
-    Shards of all runs share the devices, in the order given: put long runs first. Only the first one of each
-    replication goes before: its code is then compiled once, and found by the workers that need it later.
+    Shards of all runs share the devices, a single one in the order given. On several the first one of each
+    replication goes before: its code is then compiled once, and found by the workers that need it later. Of
+    the rest the dearest go first, so that no device is left with a long one at the end.
     One that fails stops the rest, keeps all that is done, and raises its error.
 
     Raises:
@@ -123,8 +124,12 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
             if run.table() is None or missing(run):
                 locks.enter_context(run.locked())
         # looked at again: another run may have ended just before
-        todo = [(run, shard) for run in runs for shard in missing(run)]
-        todo.sort(key=lambda item: item[0].spec.control is not None or item[1].number > 0)
+        found = {run: missing(run) for run in runs}
+        todo = [(run, shard) for run, some in found.items() for shard in some]
+        if devices.n > 1:
+            price = [cost for run, some in found.items() for cost in costs(run.spec, some)]
+            later = [run.spec.control is not None or shard.number > 0 for run, shard in todo]
+            todo = [todo[i] for i in sorted(range(len(todo)), key=lambda i: (later[i], -price[i]))]
         left = Counter(id(run) for run, _ in todo)
 
         def finish(run: Run) -> None:

@@ -17,6 +17,7 @@ from common.features import (
     Draws,
     Features,
     Independent,
+    fill_uniform,
     generator,
 )
 
@@ -56,6 +57,16 @@ def test_a_stream_depends_on_seed_and_purpose_alone() -> None:
     assert not torch.equal(both[:, 0], both[:, 1])
     assert not torch.equal(alone, first([5], "evaluation"))
     assert not torch.equal(alone[0], alone[Draws.BLOCK])
+
+
+@steady
+@given(st.integers(0, 2**64 - 1), st.lists(st.sampled_from([2, 6, 1024]), min_size=1, max_size=4))
+def test_uniforms_are_those_of_numpy_to_the_bit(seed: int, sizes: list[int]) -> None:
+    ours, theirs = (np.random.Generator(np.random.SFC64(seed)) for _ in range(2))
+    for size in sizes:
+        out = np.empty((2, size // 2), np.float32)
+        fill_uniform(ours, out)
+        assert np.array_equal(out, theirs.random((2, size // 2), dtype=np.float32))
 
 
 @steady

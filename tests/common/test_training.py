@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from common.fit import build, train_shard
 from common.results import Run
 from common.spec import Spec, load_spec
 from common.sweep import Shard, shards
-from common.training import Devices, Progress, train, work
+from common.training import Devices, Progress, train, train_shards, work
 from tests.conftest import SETTLING, SMALL
 
 ONE = Devices("cpu", 1)
@@ -103,16 +103,35 @@ def test_a_schedule_and_an_entry_s_own_optimizer_are_those_of_plain_torch(small:
         )
 
 
+class OnTwo:
+    """Takes shards as two devices would, keeps in which order, and trains them one by one."""
+
+    n = 2
+
+    def train_shards(self, todo: list[tuple[Run, Shard]], progress: Progress) -> Generator[tuple[Run, Shard]]:
+        self.todo = [(run, shard.number) for run, shard in todo]
+        yield from train_shards(todo, ONE, progress)
+
+
 @pytest.mark.usefixtures("uncompiled")
-def test_the_first_shard_of_each_replication_goes_first(small: Any, tmp_path: Path) -> None:
-    """The code of each is compiled early; apart from that, runs go in the order given."""
-    runs = [
-        Run(spec, tmp_path / str(i)) for i, spec in enumerate((small(), small("short"), small(seeds="1")))
-    ]
+def test_the_first_shard_of_each_replication_goes_first_and_then_the_dearest(
+    small: Any, tmp_path: Path
+) -> None:
+    """The code of each is compiled early, and no long shard is left for the end."""
+    few, many = (Run(small(trainer__max_steps=steps), tmp_path) for steps in ("10", "20"))
+    control = Run(small("short"), tmp_path)
+    place = OnTwo()
+    train([few, control, many], place)
+    assert place.todo[:2] == [(many, 0), (few, 0)]
+    assert [run for run, _ in place.todo[2:]] == [many] * 4 + [few] * 4 + [control] * 5
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_on_one_device_runs_go_in_the_order_given(small: Any, tmp_path: Path) -> None:
+    runs = [Run(small(trainer__max_steps=steps), tmp_path) for steps in ("10", "20")]
     told = Told()
     train(runs, ONE, told)
-    order = [run for run, _ in told.tables]
-    assert order == [runs[0], runs[2], *[runs[0]] * 4, *[runs[1]] * 5, runs[2]]
+    assert [run for run, _ in told.tables] == [runs[0]] * 5 + [runs[1]] * 5
 
 
 def test_a_spec_can_leave_compiling_out(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
