@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ from common.new import make
 from common.parts import Part, train_part
 from common.progress import shown
 from common.publish import Fresh, publish, schema
-from common.replication import Replication, claims_of, count_claims, judge_all, load_replication
+from common.replication import Judged, Replication, claims_of, count_claims, judge_all, load_replication
 from common.results import Run, commit
 from common.scaling import scaling
 from common.spec import Spec, load_fields, n_networks
@@ -245,6 +245,8 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
         )
     if part is not None:
         return _tell_of_part(part, runs, console)
+    # figures are drawn while workers judge
+    judged = judge_all(replications, _claims_of_roots(replications))
     drawn: dict[str, Mapping[str, Figure]] = {}
     for replication in replications:
         table = replication.run.table()
@@ -259,7 +261,7 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
             console.print(f"{replication.name}: no figures: {error}", markup=False)
         for path in report.save_figures(drawn[replication.name], folder):
             console.print(f"figure: {path}")
-    return _tell(options, root, replications, console, drawn)
+    return _tell(options, root, replications, console, judged, drawn)
 
 
 def _tell_of_part(part: Part, runs: list[Run], console: Console) -> int:
@@ -282,7 +284,14 @@ def _tell_of_weights(replications: list[Replication], console: Console) -> None:
 
 
 def _check(options: argparse.Namespace, root: Path, console: Console) -> int:
-    return _tell(options, root, _replications(options, root), console, {})
+    replications = _replications(options, root)
+    judged = judge_all(replications, _claims_of_roots(replications))
+    return _tell(options, root, replications, console, judged, {})
+
+
+def _claims_of_roots(replications: list[Replication]) -> dict[Path, int]:
+    """How many claims each root has that one of these is of."""
+    return {found: count_claims(found) for found in {one.found.root for one in replications}}
 
 
 def _tell(
@@ -290,13 +299,13 @@ def _tell(
     root: Path,
     replications: list[Replication],
     console: Console,
+    all_judged: Iterable[Judged],
     drawn: Mapping[str, Mapping[str, Figure]],
 ) -> int:
     """Print verdicts and what is not as recorded, and write the report; the exit code."""
-    n_claims = {found: count_claims(found) for found in {one.found.root for one in replications}}
     problems = 0
     fresh = {}
-    for replication, judged in zip(replications, judge_all(replications, n_claims), strict=True):
+    for replication, judged in zip(replications, all_judged, strict=True):
         problems += len(judged.changes or [])
         fresh[replication.name] = Fresh(judged, drawn.get(replication.name))
         title = f"{replication.name}, {options.profile}"

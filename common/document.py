@@ -54,8 +54,8 @@ class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignor
     yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
 
 
-LARGE, MOST_COLLECTIONS = 50_000, 5_000
-"""Characters of a text that no one writes by hand, and the lists in it that libyaml can nest without harm."""
+DEEPEST = 5_000
+"""So many lists libyaml can nest without harm: its own recursion has no bound."""
 
 _COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 
@@ -213,7 +213,9 @@ def _read(text: str, name: str, origins: dict[Place, str]) -> Any:
 
 
 def _compose(text: str, loader: Loader) -> yaml.Node | None:
-    if len(text) > LARGE and text.count("[") + text.count("{") < MOST_COLLECTIONS:
+    # each bracket, and each column of what a line starts with, may be a list inside another
+    starts = (len(line) - len(line.lstrip(" -?:")) for line in text.splitlines())
+    if text.count("[") + text.count("{") + max(starts, default=0) < DEEPEST:
         with suppress(yaml.YAMLError):  # which is told by the other one
             node: yaml.Node | None = _FastLoader(text).get_single_node()
             return node

@@ -119,7 +119,7 @@ def judge(replication: Replication, n_claims: int) -> Judged:
 
 
 def judge_all(replications: Sequence[Replication], n_claims: Mapping[Path, int]) -> Iterator[Judged]:
-    """`judge` each of them, in their order; if there are many, on all processors at once.
+    """`judge` each of them, in their order; if there are many, on all processors and from now on.
 
     `n_claims` has the number of claims of each root.
 
@@ -128,14 +128,15 @@ def judge_all(replications: Sequence[Replication], n_claims: Mapping[Path, int])
     """
     counts = [n_claims[replication.found.root] for replication in replications]
     if len(replications) < WORTH_WORKERS:
-        yield from map(judge, replications, counts)
-        return
+        return map(judge, replications, counts)
     workers = min(len(os.sched_getaffinity(0)), len(replications))
     context = multiprocessing.get_context("spawn")
     # an interrupt is for the command, which ends its workers
     ignore = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(workers, context, signal.signal, ignore) as pool:
-        yield from pool.map(judge, replications, counts)
+    pool = ProcessPoolExecutor(workers, context, signal.signal, ignore)
+    judged = pool.map(judge, replications, counts)
+    pool.shutdown(wait=False)  # it ends when all is judged
+    return judged
 
 
 def claims_of(found: Found) -> dict[str, Claim]:
