@@ -21,6 +21,7 @@ import torch
 from common.document import InputError
 from common.fit import Advance, Note, train_alone
 from common.results import Run
+from common.spec import Spec
 from common.sweep import Shard, costs, shards
 
 
@@ -109,9 +110,9 @@ def missing(run: Run) -> list[Shard]:
 def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> None:
     """Train what is missing of `runs`, and store each one's instances table when it is complete.
 
-    Shards of all runs share the devices, a single one in the order given. On several the first one of each
-    replication goes before: its code is then compiled once, and found by the workers that need it later. Of
-    the rest the dearest go first, so that no device is left with a long one at the end.
+    Shards of all runs share the devices, a single one in the order given. On several, one shard of each model
+    goes before: its code is then compiled once, and found by the workers that need it later. Of the rest the
+    dearest go first, so that no device is left with a long one at the end.
     One that fails stops the rest, keeps all that is done, and raises its error.
 
     Raises:
@@ -128,8 +129,9 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
         todo = [(run, shard) for run, some in found.items() for shard in some]
         if devices.n > 1:
             price = [cost for run, some in found.items() for cost in costs(run.spec, some)]
-            later = [run.spec.control is not None or shard.number > 0 for run, shard in todo]
-            todo = [todo[i] for i in sorted(range(len(todo)), key=lambda i: (later[i], -price[i]))]
+            order = sorted(range(len(todo)), key=lambda i: -price[i])
+            first = dict(reversed([(_code(todo[i][0].spec), i) for i in order])).values()
+            todo = [todo[i] for i in sorted(order, key=lambda i: i not in first)]
         left = Counter(id(run) for run, _ in todo)
 
         def finish(run: Run) -> None:
@@ -145,6 +147,11 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
                 left[id(run)] -= 1
                 if not left[id(run)]:
                     finish(run)
+
+
+def _code(spec: Spec) -> tuple[str, str]:
+    """What of a spec is compiled."""
+    return spec.fields.model.class_path, spec.fields.features.class_path
 
 
 def train_shards(

@@ -114,16 +114,16 @@ class OnTwo:
 
 
 @pytest.mark.usefixtures("uncompiled")
-def test_the_first_shard_of_each_replication_goes_first_and_then_the_dearest(
-    small: Any, tmp_path: Path
-) -> None:
-    """The code of each is compiled early, and no long shard is left for the end."""
+def test_one_shard_of_each_model_goes_first_and_then_the_dearest(small: Any, tmp_path: Path) -> None:
+    """What is compiled is compiled early and once, and no long shard is left for the end."""
     few, many = (Run(small(trainer__max_steps=steps), tmp_path) for steps in ("10", "20"))
     control = Run(small("short"), tmp_path)
+    other = Run(small(**{**SETTLING, "trainer": "{max_steps: 1}", "sweep": "[{n_hidden: 2}]"}), tmp_path)
     place = OnTwo()
-    train([few, control, many], place)
-    assert place.todo[:2] == [(many, 0), (few, 0)]
-    assert [run for run, _ in place.todo[2:]] == [many] * 4 + [few] * 4 + [control] * 5
+    train([other, few, control, many], place)
+    runs = [run for run, _ in place.todo]
+    assert runs[:2] == [many, other]
+    assert runs[2:] == [many] * 4 + [few] * 5 + [control] * 5 + [other]
 
 
 @pytest.mark.usefixtures("uncompiled")
