@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from common import answer, report
+from common import answer, report, workers
 from common import record as records
 from common.bench import Bench, bench
 from common.ceiling import Machine
@@ -215,6 +215,7 @@ def _place(options: argparse.Namespace, replications: list[Replication]) -> Abst
 
 
 def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
+    workers.prepare()
     part = None if options.shard is None else Part.parse(options.shard)
     replications = _replications(options, root)
     chosen = _place(options, replications)

@@ -1,10 +1,7 @@
 """A replication as a whole: its runs and claims, and what became of them beside the record."""
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +12,7 @@ from common.find import Found, find_spec, find_specs
 from common.results import Run
 from common.spec import Spec, is_logging
 from common.sweep import instances, shards
+from common.workers import workers
 
 WORTH_WORKERS = 4
 """From so many replications on, judging in worker processes saves more time than it takes to start them."""
@@ -129,11 +127,7 @@ def judge_all(replications: Sequence[Replication], n_claims: Mapping[Path, int])
     counts = [n_claims[replication.found.root] for replication in replications]
     if len(replications) < WORTH_WORKERS:
         return map(judge, replications, counts)
-    workers = min(len(os.sched_getaffinity(0)), len(replications))
-    context = multiprocessing.get_context("spawn")
-    # an interrupt is for the command, which ends its workers
-    ignore = (signal.SIGINT, signal.SIG_IGN)
-    pool = ProcessPoolExecutor(workers, context, signal.signal, ignore)
+    pool = workers(min(len(os.sched_getaffinity(0)), len(replications)))
     judged = pool.map(judge, replications, counts)
     pool.shutdown(wait=False)  # it ends when all is judged
     return judged

@@ -1,17 +1,14 @@
 """From shards to the instances table: on all processors or GPUs, resumed where a run was stopped."""
 
 import functools
-import multiprocessing
 import os
-import signal
-import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Generator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from multiprocessing.queues import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +20,7 @@ from common.fit import Advance, Note, train_alone
 from common.results import Run
 from common.spec import Spec
 from common.sweep import Shard, costs, shards
+from common.workers import CONTEXT, uninterrupted, workers
 
 
 class Devices(NamedTuple):
@@ -172,15 +170,14 @@ def train_shards(
             progress.finished(run, shard, table)
             yield run, shard
         return
-    context = multiprocessing.get_context("spawn")
-    reports: SimpleQueue[tuple[int, int | str]] = context.SimpleQueue()
-    numbers: SimpleQueue[int] = context.SimpleQueue()
+    reports: SimpleQueue[tuple[int, int | str]] = CONTEXT.SimpleQueue()
+    numbers: SimpleQueue[int] = CONTEXT.SimpleQueue()
     count = min(devices.n, len(todo))
     for number in range(count):
         numbers.put(number)
-    with ProcessPoolExecutor(count, context, _start_worker, (reports, numbers)) as pool:
+    with workers(count, _start_worker, reports, numbers) as pool:
         try:
-            with _uninterrupted():
+            with uninterrupted():  # until all workers are known, so that they can be ended
                 futures: dict[Future[pd.DataFrame], tuple[Run, Shard]] = {
                     pool.submit(_train_in_worker, run, shard, devices.accelerator, position): (run, shard)
                     for position, (run, shard) in enumerate(todo)
@@ -210,16 +207,6 @@ def train_shards(
             raise
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Put signals off until the workers are started, so that all are known; they never get them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 _worker: dict[str, Any] = {}
 
 
@@ -229,15 +216,6 @@ def _start_worker(reports: "SimpleQueue[tuple[int, int | str]]", numbers: "Simpl
         warnings.filterwarnings("ignore", message="training runs uncompiled")
     # a worker has one thread: it compiles in its own process and starts no others
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
-    # signals are for the run, which ends its workers; one that was killed cannot
-    threading.Thread(target=_end_with_the_run, daemon=True).start()
-
-
-def _end_with_the_run() -> None:
-    run = multiprocessing.parent_process()
-    assert run is not None
-    run.join()
-    os._exit(1)
 
 
 def _train_in_worker(run: Run, shard: Shard, accelerator: str, position: int) -> pd.DataFrame:
