@@ -22,6 +22,7 @@ from common.ensemble import BLOCK_STEPS, Ensemble, is_out_of_memory
 from common.results import Run
 from common.spec import Spec
 from common.sweep import Shard
+from common.workers import one_thread
 
 REPORT_STEPS = 100
 
@@ -61,7 +62,7 @@ def train_alone(
         if not run.keep.empty:  # not on the device, where the memory may be needed
             states.append({name: tensor.cpu() for name, tensor in ensemble.state().items()})
 
-    with _numerics(threads=1), _quiet():
+    with one_thread(), _numerics(), _quiet():
         name = f"{run.spec.name}/{run.variant.name}/{run.hash}"
         logger = run.spec.logger_of(run.folder, name, f"shard_{shard.number:05d}")
         where = run if resumes else None
@@ -384,15 +385,12 @@ class _Curve(Callback):
 
 
 @contextmanager
-def _numerics(threads: int) -> Iterator[None]:
-    """Train with this many threads and without denormals: decayed moments would slow training many times."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+def _numerics() -> Iterator[None]:
+    """Train without denormals: decayed moments would slow training many times."""
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
         torch.set_flush_denormal(False)
 
 

@@ -12,7 +12,7 @@ from common.find import Found, find_spec, find_specs
 from common.results import Run
 from common.spec import Spec, is_logging
 from common.sweep import instances, shards
-from common.workers import workers
+from common.workers import one_thread, workers
 
 WORTH_WORKERS = 4
 """From so many replications on, judging in worker processes saves more time than it takes to start them."""
@@ -86,6 +86,7 @@ def load_replication(
     return Replication(found, Run(spec, out, keep_weights), controls, claims, overridden)
 
 
+@one_thread()
 def judge(replication: Replication, n_claims: int) -> Judged:
     """The verdicts on stored results, beside the record; `n_claims` are those of the suite, `count_claims`.
 

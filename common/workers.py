@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
+import torch
+
 PACKAGES = ["lightning", "matplotlib.pyplot", "pandas", "scipy.stats"]
 """Not `common`: a worker has that from where the command has it."""
 
@@ -44,6 +46,17 @@ def _end_with_the_command() -> None:
     assert command is not None
     command.join()
     os._exit(1)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: several are slower on arrays this small, many times on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

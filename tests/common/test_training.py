@@ -27,6 +27,7 @@ from common.results import Run
 from common.spec import Spec, load_spec
 from common.sweep import Shard, shards
 from common.training import Devices, Progress, train, train_shards, work
+from common.workers import one_thread
 from tests.conftest import SETTLING, SMALL
 
 ONE = Devices("cpu", 1)
@@ -343,7 +344,7 @@ def test_a_failing_shard_keeps_what_is_done(
 def test_numerics_are_set_for_training_only() -> None:
     before = torch.get_num_threads()
     tiny = torch.tensor([1e-39])
-    with fit._numerics(threads=1):
+    with one_thread(), fit._numerics():
         assert torch.get_num_threads() == 1
         assert (tiny / 2).item() == 0
     assert torch.get_num_threads() == before
