@@ -260,15 +260,18 @@ def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -
         recompile_limit=256,
     )
     state = {"compiles": True}
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[torch.Size, ...]] = set()
 
     def gradient(
         weights: Weights, factors: dict[str, Tensor], uniforms: Tensor, first_rows: Tensor
     ) -> tuple[Weights, Tensor]:
         if state["compiles"]:
-            if (sizes := (len(first_rows), len(uniforms))) not in seen:
-                seen.add(sizes)  # marking takes as long as a small step: only when it can matter
-                for tensor in (*weights.values(), *factors.values(), uniforms, first_rows):
+            tensors = (*weights.values(), *factors.values(), uniforms, first_rows)
+            # marking takes as long as a small step: only for shapes that may be compiled now. Not marked,
+            # they would be compiled for these sizes alone, and evaluated by other code than trained
+            if (shapes := tuple(tensor.shape for tensor in tensors)) not in seen:
+                seen.add(shapes)
+                for tensor in tensors:
                     torch._dynamo.maybe_mark_dynamic(tensor, 0)
             try:
                 return compiled(weights, factors, uniforms, first_rows)  # type: ignore[no-any-return]

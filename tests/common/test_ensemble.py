@@ -2,13 +2,14 @@
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from lightning import Trainer
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from common import ensemble
 from common.features import Draws, Independent, generator
@@ -171,18 +172,37 @@ def test_a_gpu_gives_the_same_gradients() -> None:
         torch.testing.assert_close(gpu_gradients[name].cpu(), gradient)
 
 
-def test_more_shapes_than_the_compiler_allows_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its code generator, which takes seconds for each."""
+@pytest.fixture
+def without_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The compiler without its code generator, which takes seconds for each shape."""
     compile_function = torch.compile
 
-    def without_code(function: Any, options: Any, **arguments: Any) -> Any:
+    def traced(function: Any, options: Any, **arguments: Any) -> Any:
         return compile_function(function, backend="eager", **arguments)
 
-    monkeypatch.setattr(torch, "compile", without_code)
+    monkeypatch.setattr(torch, "compile", traced)
     ensemble._gradient.cache_clear()
+    yield
+    ensemble._gradient.cache_clear()
+
+
+@pytest.mark.usefixtures("without_code")
+def test_more_shapes_than_the_compiler_allows_by_default() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for n_features in range(2, 8):
             for n_hidden in range(1, min(n_features, 3) + 1):
                 step(ToyModel(Independent(n_features, 0.5, batch_size=4), [0, 1], n_hidden))
-    ensemble._gradient.cache_clear()
+
+
+@pytest.mark.usefixtures("without_code")
+def test_networks_are_evaluated_by_the_code_that_trained_them_whatever_was_trained_before() -> None:
+    """Other code may round otherwise, and then the order of shards would show in their losses."""
+    compiled = []
+    for n_hidden in (1, 2, 3):
+        model = ToyModel(Independent(3, 0.5, batch_size=4), [0, 1, 2], n_hidden)
+        before = counters["stats"]["unique_graphs"]
+        step(model)
+        model.evaluate()
+        compiled.append(counters["stats"]["unique_graphs"] - before)
+    assert compiled == [1, 1, 1]
