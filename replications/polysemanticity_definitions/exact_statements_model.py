@@ -177,18 +177,23 @@ def packed(start: Tensor) -> Tensor:
     """Unit vectors moved from `start` (searches, vectors, dimensions) until their largest product is small.
 
     What is minimised, by Adam, is the smooth maximum log(sum over pairs of exp(beta v.w)) / beta, above the
-    largest product by at most log(pairs) / beta; beta grows and the step is 1 / (2 beta). It ends in a local
-    optimum. In torch, as numpy and scipy would use several threads for such small products and be slower.
+    largest product by at most log(pairs) / beta; beta grows and the step is 1 / (2 beta). Its gradient is the
+    sum of the other vectors, each by its share in that sum. It ends in a local optimum. In torch, as numpy
+    and scipy would use several threads for such small products and be slower.
     """
     vectors = nn.Parameter(start.clone())
-    optimizer = torch.optim.Adam([vectors])
-    i, j = np.triu_indices(start.shape[1], 1)
+    optimizer = torch.optim.Adam([vectors], fused=True)
+    itself = torch.eye(start.shape[1], dtype=torch.bool)
     for beta in np.geomspace(10, SHARPNESS, PACKING_STEPS).tolist():
         optimizer.param_groups[0]["lr"] = 0.5 / beta
-        optimizer.zero_grad()
-        unit = functional.normalize(vectors, dim=2)
-        products = (unit @ unit.mT)[:, i, j]
-        (torch.logsumexp(beta * products, dim=1) / beta).sum().backward()
+        with torch.no_grad():
+            length = torch.linalg.vector_norm(vectors, dim=2, keepdim=True)
+            unit = vectors / length
+            products = (unit @ unit.mT).masked_fill(itself, -torch.inf)
+            # of all ordered pairs, so that each pair's share is in two places
+            shares = torch.softmax(beta * products.flatten(1), dim=1).view_as(products)
+            pull = 2 * shares @ unit
+            vectors.grad = (pull - (pull * unit).sum(dim=2, keepdim=True) * unit) / length
         optimizer.step()
     return functional.normalize(vectors.detach(), dim=2)
 
