@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from common import record as records
 from common.claims import Outcome, Verdict
 from common.document import InputError, Strict, one_line
 from common.replication import Judged, Replication
@@ -180,7 +179,7 @@ def replication_answer(
     def as_recorded(name: str) -> bool | None:
         return None if judged.changes is None else name not in changed
 
-    stored = None if replication.overridden else records.load(replication.found.record).get(spec.profile)
+    stored = judged.record
     return ReplicationAnswer(
         name=replication.name,
         title=spec.fields.title,

@@ -6,13 +6,12 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -20,16 +19,16 @@ from common import answer, report, workers
 from common import record as records
 from common.bench import Bench, bench
 from common.ceiling import Machine
-from common.claims import Verdict, draw
+from common.claims import Verdict
 from common.cluster import cluster
 from common.document import InputError, one_line, parse_value
 from common.find import Found, announce, find_all, find_root, find_spec, find_specs
-from common.fit import diverged, tell_of_diverged
+from common.fit import tell_of_diverged
 from common.new import make
 from common.parts import Part, train_part
 from common.progress import shown
-from common.publish import Fresh, publish, schema
-from common.replication import Judged, Replication, claims_of, count_claims, judge_all, load_replication
+from common.publish import Fresh, draw_figures, publish, schema
+from common.replication import Replication, claims_of, count_claims, judge, judge_all, load_replication
 from common.results import Run, commit
 from common.scaling import scaling
 from common.spec import Spec, load_fields, n_networks
@@ -215,7 +214,6 @@ def _place(options: argparse.Namespace, replications: list[Replication]) -> Abst
 
 
 def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
-    workers.prepare()
     part = None if options.shard is None else Part.parse(options.shard)
     replications = _replications(options, root)
     chosen = _place(options, replications)
@@ -246,23 +244,18 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
         )
     if part is not None:
         return _tell_of_part(part, runs, console)
-    # figures are drawn while workers judge
-    judged = judge_all(replications, _claims_of_roots(replications))
-    drawn: dict[str, Mapping[str, Figure]] = {}
-    for replication in replications:
-        table = replication.run.table()
-        assert table is not None
-        folder = replication.run.folder / "figures"
-        try:
-            drawn[replication.name] = draw(replication.run.spec.code, table)
-        except InputError as error:
-            if diverged(table).empty:
-                raise
-            drawn[replication.name] = {}
-            console.print(f"{replication.name}: no figures: {error}", markup=False)
-        for path in report.save_figures(drawn[replication.name], folder):
-            console.print(f"figure: {path}")
-    return _tell(options, root, replications, console, judged, drawn)
+    n_claims = _claims_of_roots(replications)
+    with workers.spread(len(replications)) as spread_map:
+        counts = [n_claims[replication.found.root] for replication in replications]
+        judged, drawn = spread_map(judge, replications, counts), spread_map(draw_figures, replications)
+        fresh: dict[str, Fresh] = {}
+        for replication, found, figures in zip(replications, judged, drawn, strict=True):
+            fresh[replication.name] = Fresh(found, figures.exhibit)
+            if figures.problem:
+                console.print(f"{replication.name}: no figures: {figures.problem}", markup=False)
+            for path in figures.files:
+                console.print(f"figure: {path}")
+    return _tell(options, root, replications, console, fresh)
 
 
 def _tell_of_part(part: Part, runs: list[Run], console: Console) -> int:
@@ -287,7 +280,8 @@ def _tell_of_weights(replications: list[Replication], console: Console) -> None:
 def _check(options: argparse.Namespace, root: Path, console: Console) -> int:
     replications = _replications(options, root)
     judged = judge_all(replications, _claims_of_roots(replications))
-    return _tell(options, root, replications, console, judged, {})
+    fresh = {one.name: Fresh(found) for one, found in zip(replications, judged, strict=True)}
+    return _tell(options, root, replications, console, fresh)
 
 
 def _claims_of_roots(replications: list[Replication]) -> dict[Path, int]:
@@ -300,15 +294,13 @@ def _tell(
     root: Path,
     replications: list[Replication],
     console: Console,
-    all_judged: Iterable[Judged],
-    drawn: Mapping[str, Mapping[str, Figure]],
+    fresh: Mapping[str, Fresh],
 ) -> int:
     """Print verdicts and what is not as recorded, and write the report; the exit code."""
     problems = 0
-    fresh = {}
-    for replication, judged in zip(replications, all_judged, strict=True):
+    for replication in replications:
+        judged = fresh[replication.name].judged
         problems += len(judged.changes or [])
-        fresh[replication.name] = Fresh(judged, drawn.get(replication.name))
         title = f"{replication.name}, {options.profile}"
         console.print(report.table(title, judged.outcomes, judged.changes))
         for line in report.remarks(judged.outcomes):
@@ -559,7 +551,3 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} s"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

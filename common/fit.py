@@ -22,7 +22,7 @@ from common.ensemble import BLOCK_STEPS, Ensemble, is_out_of_memory
 from common.results import Run
 from common.spec import Spec
 from common.sweep import Shard
-from common.workers import one_thread
+from common.threads import one_thread
 
 REPORT_STEPS = 100
 

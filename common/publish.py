@@ -8,24 +8,36 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from common.answer import Answer, NotRun, ReplicationAnswer, answer, badge, junit, replication_answer
 from common.claims import draw
-from common.document import Strict
+from common.document import InputError, Strict
+from common.fit import diverged
 from common.html import Exhibit, exhibit, page
 from common.papers import load_papers
 from common.replication import Judged, Replication, count_claims, judge_all
-from common.results import commit
+from common.report import save_figures
+from common.results import Run, commit
 from common.sweep import shards
+from common.workers import spread
 
 
 class Fresh(NamedTuple):
-    """What was just judged, and its figures if they were just drawn."""
+    """What was just judged, and its figures in the form that the report has, if they were just drawn."""
 
     judged: Judged
-    figures: Mapping[str, Figure] | None = None
+    exhibit: Exhibit | None = None
+
+
+class Drawn(NamedTuple):
+    """A replication's figures: for the report, as files, and why there are none if networks have diverged."""
+
+    exhibit: Exhibit
+    files: list[Path]
+    problem: str | None
 
 
 class _Part(Strict):
@@ -77,19 +89,20 @@ def publish(
         not_run.append(NotRun(name=name, title=replication.run.spec.fields.title, why=why))
     judged = zip(to_judge, judge_all(to_judge, n_claims), strict=True)
     fresh = {**fresh, **{one.name: Fresh(found) for one, found in judged}}
+    exhibits = {name: found.exhibit for name, found in fresh.items() if found.exhibit}
+    exhibits |= {name: kept.exhibit for name, kept in stored.items() if kept}
+    to_draw = [one for one in replications if one.name in fresh and one.name not in exhibits]
+    with spread(len(to_draw)) as spread_map:
+        exhibits |= zip((one.name for one in to_draw), spread_map(_drawn_exhibit, to_draw), strict=True)
     parts: list[_Part] = []
     for replication in replications:
         name, path = replication.name, paths[replication.name]
-        kept, found = stored[name], fresh.get(name)
-        if found:
+        kept = stored[name]
+        if found := fresh.get(name):
             given = replication_answer(
                 replication, found.judged, commands[name], code[replication.found.root]
             )
-            kept = _Part(
-                digest=digests[name],
-                answer=given,
-                exhibit=kept.exhibit if kept else _exhibit(replication, found),
-            )
+            kept = _Part(digest=digests[name], answer=given, exhibit=exhibits[name])
             path.parent.mkdir(parents=True, exist_ok=True)
             text = kept.model_dump_json()
             path.write_text(f"{_digest_of(text)}\n{text}", encoding="utf-8")
@@ -100,6 +113,24 @@ def publish(
     report = answer(profile, written, papers, [part.answer for part in parts], not_run)
     _write(to, report, {part.answer.name: part.exhibit for part in parts})
     return report
+
+
+def draw_figures(replication: Replication) -> Drawn:
+    """Draw the figures of a replication, and put them beside its results.
+
+    Raises:
+        InputError: if they cannot be drawn, and no network has diverged.
+    """
+    run, problem = replication.run, None
+    table = _table(run)
+    try:
+        figures = draw(run.spec.code, table)
+    except InputError as error:
+        if diverged(table).empty:
+            raise
+        figures, problem = {}, str(error)
+    files = save_figures(figures, run.folder / "figures")
+    return Drawn(_exhibit(replication, figures), files, problem)
 
 
 def schema() -> str:
@@ -120,11 +151,20 @@ def _write(to: Path, report: Answer, exhibits: Mapping[str, Exhibit]) -> None:
         (to / name).write_text(text, encoding="utf-8")
 
 
-def _exhibit(replication: Replication, found: Fresh) -> Exhibit:
-    table, code = replication.run.table(), replication.run.spec.code
+def _drawn_exhibit(replication: Replication) -> Exhibit:
+    run = replication.run
+    return _exhibit(replication, draw(run.spec.code, _table(run)))
+
+
+def _exhibit(replication: Replication, figures: Mapping[str, Figure]) -> Exhibit:
+    about = (inspect.getdoc(replication.run.spec.code.figures) or "").split("\n\nRaises:")[0]
+    return exhibit(about.replace("`", ""), figures, _table(replication.run))
+
+
+def _table(run: Run) -> pd.DataFrame:
+    table = run.table()
     assert table is not None
-    about = (inspect.getdoc(code.figures) or "").split("\n\nRaises:")[0].replace("`", "")
-    return exhibit(about, draw(code, table) if found.figures is None else found.figures, table)
+    return table
 
 
 def _why_incomplete(replication: Replication) -> str | None:

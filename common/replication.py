@@ -1,7 +1,6 @@
 """A replication as a whole: its runs and claims, and what became of them beside the record."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +11,8 @@ from common.find import Found, find_spec, find_specs
 from common.results import Run
 from common.spec import Spec, is_logging
 from common.sweep import instances, shards
-from common.workers import one_thread, workers
-
-WORTH_WORKERS = 4
-"""From so many replications on, judging in worker processes saves more time than it takes to start them."""
+from common.threads import one_thread
+from common.workers import spread
 
 
 class Replication(NamedTuple):
@@ -45,12 +42,14 @@ class Judged(NamedTuple):
     """What became of a replication's claims, and of those that its controls must lose.
 
     `changes` is what is not as recorded, None where the spec was changed and nothing is compared.
-    `other_hash`: the record is of another spec or other versions.
+    `record` is what was compared with, None if there is none; `other_hash`: it is of another spec or other
+    versions.
     """
 
     outcomes: dict[str, Outcome]
     controls: dict[str, dict[str, Verdict]]
     changes: list[records.Change] | None
+    record: records.Record | None
     other_hash: bool
 
 
@@ -108,17 +107,17 @@ def judge(replication: Replication, n_claims: int) -> Judged:
         controls[name] = {claim: outcome.verdict for claim, outcome in lost.items()}
     outcomes = evaluate(replication.claims, spec.code, tables[None])
     if replication.overridden:
-        return Judged(outcomes, controls, None, False)
+        return Judged(outcomes, controls, None, None, False)
     stored = records.load(replication.found.record)
     record = stored.get(spec.profile)
     changes = records.differences(record, outcomes, controls, n_claims)
     changes += records.uninvestigated(stored, replication.claims)
     other_hash = record is not None and record.hash != replication.run.hash
-    return Judged(outcomes, controls, changes, other_hash)
+    return Judged(outcomes, controls, changes, record, other_hash)
 
 
-def judge_all(replications: Sequence[Replication], n_claims: Mapping[Path, int]) -> Iterator[Judged]:
-    """`judge` each of them, in their order; if there are many, on all processors and from now on.
+def judge_all(replications: Sequence[Replication], n_claims: Mapping[Path, int]) -> list[Judged]:
+    """`judge` each of them; if there are many, on all processors.
 
     `n_claims` has the number of claims of each root.
 
@@ -126,12 +125,8 @@ def judge_all(replications: Sequence[Replication], n_claims: Mapping[Path, int])
         InputError: if results are not complete.
     """
     counts = [n_claims[replication.found.root] for replication in replications]
-    if len(replications) < WORTH_WORKERS:
-        return map(judge, replications, counts)
-    pool = workers(min(len(os.sched_getaffinity(0)), len(replications)))
-    judged = pool.map(judge, replications, counts)
-    pool.shutdown(wait=False)  # it ends when all is judged
-    return judged
+    with spread(len(replications)) as spread_map:
+        return list(spread_map(judge, replications, counts))
 
 
 def claims_of(found: Found) -> dict[str, Claim]:

@@ -11,6 +11,9 @@ from common.document import InputError, one_line
 from common.ensemble import Ensemble
 from common.spec import Spec
 
+CALCULATED = 10_000_000
+"""The cost of an instance that is calculated, of which nothing is known: about that of the dearest so far."""
+
 SHOWN_QUERY = 200
 """So much of a query is repeated in a message on it."""
 
@@ -109,8 +112,12 @@ def costs(spec: Spec, some: list[Shard]) -> list[int]:
         shape = tuple(row[name] for name in structural)
         if shape not in each:
             network = _network(spec, row)
-            each[shape] = network.features.batch_size * _size(network) if network else 1
-        found.append(len(shard.rows) * spec.fields.trainer.max_steps * each[shape])
+            each[shape] = (
+                spec.fields.trainer.max_steps * network.features.batch_size * _size(network)
+                if network
+                else CALCULATED
+            )
+        found.append(len(shard.rows) * each[shape])
     return found
 
 

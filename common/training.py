@@ -20,7 +20,7 @@ from common.fit import Advance, Note, train_alone
 from common.results import Run
 from common.spec import Spec
 from common.sweep import Shard, costs, shards
-from common.workers import CONTEXT, uninterrupted, workers
+from common.workers import CONTEXT, kill, uninterrupted, workers
 
 
 class Devices(NamedTuple):
@@ -195,10 +195,9 @@ def train_shards(
                     progress.finished(*futures[future], future.result())
                     yield futures[future]
         except BaseException as error:
-            # at once, also in the middle of a shard: Lightning would catch a SIGTERM and train on. Shards are
-            # on disk whole or not at all. Python 3.14 has pool.kill_workers() for it.
-            for worker in list(pool._processes.values()):
-                worker.kill()
+            # also in the middle of a shard: Lightning would catch a SIGTERM and train on. Shards are on disk
+            # whole or not at all
+            kill(pool)
             if isinstance(error, BrokenProcessPool):
                 raise InputError(
                     "a worker process was killed, most likely by the system as memory ran out; "

@@ -1,4 +1,7 @@
-"""Worker processes, forked from one that has imported the large packages: no worker imports them again."""
+"""Worker processes, forked from one that has imported the large packages: no worker imports them again.
+
+This module imports none of them: the command starts that process before it imports them itself.
+"""
 
 import multiprocessing
 import os
@@ -10,10 +13,14 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
-import torch
+WORTH_WORKERS = 4
+"""For so many things to do and more, worker processes save more time than it takes to start them."""
 
-PACKAGES = ["lightning", "matplotlib.pyplot", "pandas", "scipy.stats"]
+PACKAGES = ["lightning", "matplotlib.pyplot", "pandas", "scipy.stats", "torch._inductor.compile_fx"]
 """Not `common`: a worker has that from where the command has it."""
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""What numpy and torch read when they are imported: there is a worker for each processor."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -22,8 +29,15 @@ def prepare() -> None:
     """Start the process that workers are forked from, which imports for seconds beside what goes on."""
     CONTEXT.set_forkserver_preload(PACKAGES)
     resource_tracker.ensure_running()  # when it starts it lets signals come through again
-    with uninterrupted():
-        forkserver.ensure_running()
+    before = dict(os.environ)
+    os.environ.update(ONE_THREAD)
+    try:
+        with uninterrupted():
+            forkserver.ensure_running()
+    finally:
+        for name in ONE_THREAD:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def workers(n: int, start: Callable[..., Any] | None = None, *arguments: Any) -> ProcessPoolExecutor:
@@ -33,6 +47,29 @@ def workers(n: int, start: Callable[..., Any] | None = None, *arguments: Any) ->
     """
     prepare()
     return ProcessPoolExecutor(n, CONTEXT, _begin, (start, *arguments))
+
+
+@contextmanager
+def spread(n: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """A `map` for `n` things to do: with few Python's own, with many one that starts all on all processors.
+
+    An error in this context ends the workers.
+    """
+    if n < WORTH_WORKERS:
+        yield map
+        return
+    with workers(min(len(os.sched_getaffinity(0)), n)) as pool:
+        try:
+            yield pool.map
+        except BaseException:
+            kill(pool)
+            raise
+
+
+def kill(pool: ProcessPoolExecutor) -> None:
+    """End the processes of `pool` at once; Python 3.14 has a method for it."""
+    for worker in list(pool._processes.values()):
+        worker.kill()
 
 
 def _begin(start: Callable[..., Any] | None, *arguments: Any) -> None:
@@ -46,17 +83,6 @@ def _end_with_the_command() -> None:
     assert command is not None
     command.join()
     os._exit(1)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread: several are slower on arrays this small, many times on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -758,7 +758,7 @@ def test_a_path_that_is_a_loop_of_links(example: Path, capsys: pytest.CaptureFix
 
 def test_a_mistake_in_a_process_of_its_own(example: Path) -> None:
     (example / SPEC).write_text(SPEC_TEXT.replace("seeds: 5", "seed: 5"), encoding="utf-8")
-    command = [sys.executable, "-m", "common.cli", "--root", str(example), "status", NAME]
+    command = [sys.executable, "-m", "common", "--root", str(example), "status", NAME]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

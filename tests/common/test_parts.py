@@ -74,7 +74,7 @@ def test_parts_trained_at_once_in_one_folder_or_in_several_make_the_same_tables(
     expected = digests(out / "whole")
     assert len(expected) == 2  # the run and its control
 
-    command = [sys.executable, "-m", "common.cli", "--root", str(example), "run", *CHANGES]
+    command = [sys.executable, "-m", "common", "--root", str(example), "run", *CHANGES]
     places = [(1, "together"), (2, "together"), (1, "first"), (2, "second")]
     processes = [
         subprocess.Popen(

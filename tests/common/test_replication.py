@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from common import replication
+from common import workers
 from common.cli import main
 from common.document import InputError
 from common.replication import count_claims, judge, judge_all, load_replication
@@ -15,7 +15,7 @@ def test_workers_judge_the_same(example: Path, monkeypatch: pytest.MonkeyPatch) 
     alone = judge(done, n_claims)
     assert alone.outcomes
     assert alone.controls
-    monkeypatch.setattr(replication, "WORTH_WORKERS", 2)
+    monkeypatch.setattr(workers, "WORTH_WORKERS", 2)
     assert list(judge_all([done, done], {example: n_claims})) == [alone, alone]
 
 
@@ -23,7 +23,7 @@ def test_bad_input_in_a_worker_is_told_as_by_itself(example: Path, monkeypatch: 
     never_run = load_replication(example, "example/projection", "quick")
     with pytest.raises(InputError) as alone:
         judge(never_run, 1)
-    monkeypatch.setattr(replication, "WORTH_WORKERS", 2)
+    monkeypatch.setattr(workers, "WORTH_WORKERS", 2)
     with pytest.raises(InputError) as together:
         list(judge_all([never_run, never_run], {example: 1}))
     assert str(together.value) == str(alone.value)

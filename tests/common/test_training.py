@@ -26,8 +26,8 @@ from common.fit import build, train_shard
 from common.results import Run
 from common.spec import Spec, load_spec
 from common.sweep import Shard, shards
+from common.threads import one_thread
 from common.training import Devices, Progress, train, train_shards, work
-from common.workers import one_thread
 from tests.conftest import SETTLING, SMALL
 
 ONE = Devices("cpu", 1)

@@ -1,0 +1,18 @@
+"""The command `replicate`, also `python -m common`; what a run's workers need is imported beside it."""
+
+import sys
+
+from common import workers
+
+
+def main() -> int:
+    """Run `replicate` with the command line's arguments; the exit code, see `common.cli.main`."""
+    if "run" in sys.argv:
+        workers.prepare()
+    from common import cli  # what it imports takes seconds
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
