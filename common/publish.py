@@ -129,6 +129,9 @@ def draw_figures(replication: Replication) -> Drawn:
         if diverged(table).empty:
             raise
         figures, problem = {}, str(error)
+    for figure in figures.values():  # laid out once, not again for each format
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     files = save_figures(figures, run.folder / "figures")
     return Drawn(_exhibit(replication, figures), files, problem)
 
