@@ -48,8 +48,8 @@ class Least(NamedTuple):
     """What one step of a shard must do at least.
 
     `products`: how many of each; `operations`: the elements that elementwise operations and sums go over, in
-    loss and gradient not compiled, and those of small products; `uniforms` drawn; bytes `moved`, of weights, gradients and what the
-    optimiser keeps; bytes that these take, `held`.
+    loss and gradient not compiled, and those of small products; `uniforms` drawn; bytes `moved`, of weights,
+    gradients and what the optimiser keeps; bytes that these take, `held`.
     """
 
     networks: int
