@@ -4,9 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from common.workers import PACKAGES, workers
+import pytest
+import torch
+
+from common.workers import ONE_THREAD, PACKAGES, WORTH_WORKERS, spread, workers
 from tests.kills import ends
 
 ROOT = Path(__file__).parents[2]
@@ -22,17 +26,49 @@ time.sleep(600)
 """
 
 
-def loaded() -> tuple[set[str], set[int]]:
-    """The modules of this process, and the signals that it does not get."""
-    return set(sys.modules), set(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+def loaded() -> tuple[set[str], set[int], dict[str, str], int]:
+    """The modules of this process, the signals that it does not get, its environment, torch's threads."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    return set(sys.modules), set(blocked), dict(os.environ), torch.get_num_threads()
 
 
-def test_workers_start_with_the_packages_and_get_no_signals_for_the_command() -> None:
+def test_workers_have_the_packages_and_one_thread_and_get_no_signals_for_the_command() -> None:
+    before = dict(os.environ)
     with workers(1) as pool:
-        modules, blocked = pool.submit(loaded).result()
+        modules, blocked, environment, threads = pool.submit(loaded).result()
     assert modules >= set(PACKAGES)
+    assert threads == 1
+    assert environment.items() >= ONE_THREAD.items()
+    assert os.environ == before
     assert blocked >= {signal.SIGINT, signal.SIGTERM}
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
+
+
+def test_few_things_are_done_here_and_many_in_workers_in_order() -> None:
+    def processes(n: int) -> list[int]:
+        with spread(n) as spread_map:
+            return list(spread_map(_process, range(n)))
+
+    assert processes(WORTH_WORKERS - 1) == [os.getpid()] * (WORTH_WORKERS - 1)
+    assert os.getpid() not in processes(WORTH_WORKERS)
+    with spread(WORTH_WORKERS) as spread_map:
+        assert list(spread_map(str, range(WORTH_WORKERS))) == ["0", "1", "2", "3"]
+
+
+def _process(number: int) -> int:
+    return os.getpid()
+
+
+def test_an_error_ends_what_workers_are_doing() -> None:
+    def fail() -> None:
+        with spread(WORTH_WORKERS) as spread_map:
+            spread_map(time.sleep, [600] * WORTH_WORKERS)
+            raise KeyError
+
+    began = time.monotonic()
+    with pytest.raises(KeyError):
+        fail()
+    assert time.monotonic() - began < 300
 
 
 def test_no_worker_outlives_a_command_that_is_killed() -> None:
