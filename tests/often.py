@@ -3,7 +3,7 @@
 import sys
 
 from common import fit
-from common.cli import main
+from common.__main__ import main
 
 # also in workers, which import this module too
 fit.PARTIAL_S, fit.PARTIAL_SHARE = 0.1, 1.0
