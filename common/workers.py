@@ -19,8 +19,14 @@ WORTH_WORKERS = 4
 PACKAGES = ["lightning", "matplotlib.pyplot", "pandas", "scipy.stats", "torch._inductor.compile_fx"]
 """Not `common`: a worker has that from where the command has it."""
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""What numpy and torch read when they are imported: there is a worker for each processor."""
+ENVIRONMENT = {
+    # there is a worker for each processor: numpy and torch read this when they are imported
+    **{"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+    # glibc is to keep what is freed, here up to 32 MB at once and 1 GB in all: in some processes it gave the
+    # arrays of each step back to the system, whose new pages then took four times as long as the step
+    **{"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)},
+}
+"""What workers have in their environment."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -30,12 +36,12 @@ def prepare() -> None:
     CONTEXT.set_forkserver_preload(PACKAGES)
     resource_tracker.ensure_running()  # when it starts it lets signals come through again
     before = dict(os.environ)
-    os.environ.update(ONE_THREAD)
+    os.environ.update(ENVIRONMENT)
     try:
         with uninterrupted():
             forkserver.ensure_running()
     finally:
-        for name in ONE_THREAD:
+        for name in ENVIRONMENT:
             del os.environ[name]
         os.environ.update(before)
 

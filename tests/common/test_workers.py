@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.workers import ONE_THREAD, PACKAGES, WORTH_WORKERS, spread, workers
+from common.workers import ENVIRONMENT, PACKAGES, WORTH_WORKERS, spread, workers
 from tests.kills import ends
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def test_workers_have_the_packages_and_one_thread_and_get_no_signals_for_the_com
         modules, blocked, environment, threads = pool.submit(loaded).result()
     assert modules >= set(PACKAGES)
     assert threads == 1
-    assert environment.items() >= ONE_THREAD.items()
+    assert environment.items() >= ENVIRONMENT.items()
     assert os.environ == before
     assert blocked >= {signal.SIGINT, signal.SIGTERM}
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
