@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+# pyarrow takes what this registers once only, and `pytester` forgets modules that come while it is used
+import pandas.core.arrays.arrow.extension_types  # type: ignore[import-not-found]  # noqa: F401
 import pytest
 
 from common.cli import main
