@@ -7,10 +7,13 @@ from common import workers
 
 def main() -> int:
     """Run `replicate` with the command line's arguments; the exit code, see `common.cli.main`."""
-    if "run" in sys.argv:
-        workers.prepare()
-    from common import cli  # what it imports takes seconds
-
+    try:
+        if "run" in sys.argv:
+            workers.prepare()
+        from common import cli  # what it imports takes seconds
+    except KeyboardInterrupt:
+        print("replicate: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     return cli.main()
 
 

@@ -20,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import ensemble, fit, training
+from common import __main__, ensemble, fit, training
 from common.cli import main
 from common.document import InputError
 from common.ensemble import Ensemble
@@ -531,3 +531,20 @@ def test_a_signal_ends_a_run_in_one_line(
         signal.signal(signal.SIGINT, interrupt)
     assert capsys.readouterr().err == "replicate: stopped; the same command goes on from here\n"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_interrupt_while_modules_are_imported_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted:
+        @staticmethod
+        def find_spec(name: str, path: object, target: object = None) -> None:
+            if name == "common.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "common.cli")
+    monkeypatch.delattr("common.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted, *sys.meta_path])
+    monkeypatch.setattr(sys, "argv", ["replicate", "list"])
+    assert __main__.main() == 130
+    assert capsys.readouterr().err == "replicate: stopped; the same command goes on from here\n"
