@@ -5,7 +5,6 @@ import io
 import itertools
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,8 @@ from lightning import Trainer
 from torch import Tensor
 from torch.nn import functional
 
-from common.claims import Outcome, Verdict, evaluate, load_claims
+from common.claims import Verdict
 from common.features import Basis, Draws
-from common.fit import train_shard
-from common.spec import Spec, load_spec
-from common.sweep import shards
 from replications.incidental_polysemanticity import cooccurrence, duplication, rotation
 from replications.incidental_polysemanticity.model import L1Autoencoder
 from replications.incidental_polysemanticity.readers_model import (
@@ -33,37 +29,11 @@ from replications.incidental_polysemanticity.readers_model import (
     input_weights,
     random_rotation,
 )
+from tests.replications.under_test import UnderTest, trained
 
-ROOT = Path(__file__).parents[3]
-PAPER = "incidental_polysemanticity"
-CODE = {"cooccurrence": cooccurrence, "rotation": rotation, "duplication": duplication}
-
-
-def spec(
-    name: str, profile: str = "full", control: str | None = None, changes: Mapping[str, Any] | None = None
-) -> Spec:
-    overrides = {key: (value, "the test") for key, value in (changes or {}).items()}
-    return load_spec(ROOT / "replications" / PAPER / f"{name}.yaml", profile, control, overrides)
-
-
-def judged(name: str, table: pd.DataFrame) -> dict[str, Outcome]:
-    claims = load_claims(ROOT / "expected" / PAPER / f"{name}.yaml", CODE[name])
-    return evaluate(claims, CODE[name], table)
-
-
-def trained(a_spec: Spec) -> pd.DataFrame:
-    return pd.concat([train_shard(a_spec, shard) for shard in shards(a_spec)])
-
-
-@pytest.mark.parametrize("name", CODE)
-def test_specs_and_their_claims_are_valid(name: str) -> None:
-    for profile in ("full", "quick"):
-        loaded = spec(name, profile)
-        for control in loaded.controls:
-            spec(name, profile, control)
-    claims = load_claims(ROOT / "expected" / PAPER / f"{name}.yaml", CODE[name])
-    for control_of in loaded.controls.values():
-        assert set(control_of.rejects) <= set(claims)
+COOCCURRENCE = UnderTest("incidental_polysemanticity/cooccurrence")
+ROTATION = UnderTest("incidental_polysemanticity/rotation")
+DUPLICATION = UnderTest("incidental_polysemanticity/duplication")
 
 
 # --- features that are on together
@@ -229,15 +199,15 @@ def test_estimates_of_cooccurrence() -> None:
 
 
 def test_verdicts_on_cooccurrence() -> None:
-    passed = judged("cooccurrence", cooccurrence_table(AS_HOPED))
+    passed = COOCCURRENCE.judged(cooccurrence_table(AS_HOPED))
     assert {outcome.verdict for outcome in passed.values()} == {Verdict.REPRODUCED}
     no_change = cooccurrence_table({p: (4, 40, 32) for p in AS_HOPED} | {1e-4: AS_HOPED[1e-4]})
-    lost = {name for name, o in judged("cooccurrence", no_change).items() if o.verdict != Verdict.REPRODUCED}
+    lost = {name for name, o in COOCCURRENCE.judged(no_change).items() if o.verdict != Verdict.REPRODUCED}
     assert lost == {
         "fewer_p0.001", "fewer_p0.05", "fewer_per_pair_p0.05", "alone_p0.001", "alone_p0.05", "none_p0.05",
     }  # fmt: skip
     # a count of zero with nothing converged is no success
-    unconverged = judged("cooccurrence", cooccurrence_table({**AS_HOPED, 0.05: (0, 0, 0)}))
+    unconverged = COOCCURRENCE.judged(cooccurrence_table({**AS_HOPED, 0.05: (0, 0, 0)}))
     assert unconverged["converged_p0.05"].verdict == Verdict.NOT_REPRODUCED
     for name in ("alone_p0.05", "none_p0.05", "fewer_per_pair_p0.05"):
         assert unconverged[name].verdict == Verdict.INVALID
@@ -249,9 +219,9 @@ def test_a_trained_network_of_features_never_together_loses_its_claims() -> None
         "trainer.max_steps": 1200, "sweep.0.n_features": 16, "sweep.0.n_hidden": 32, "sweep.0.l1": 0.004,
         "optimizer.init_args.lr": 8e-3,
     }  # fmt: skip
-    table = trained(spec("cooccurrence", control="apart", changes=small))
+    table = trained(COOCCURRENCE.spec(control="apart", changes=small))
     assert cooccurrence.converged(table, 0.05).mean() > 0.25
-    assert judged("cooccurrence", table)["alone_p0.05"].verdict == Verdict.NOT_REPRODUCED
+    assert COOCCURRENCE.judged(table)["alone_p0.05"].verdict == Verdict.NOT_REPRODUCED
 
 
 # --- rotations
@@ -365,20 +335,20 @@ def test_verdicts_on_rotation() -> None:
     many, few = [22.0] * 4, [0.0, 1, 1, 2]
     networks = {"without_l1": many, "with_l1": few}
     seeds = 32  # of four neurons each: as many units as interval needs
-    passed = judged("rotation", rotation_table(networks, seeds))
+    passed = ROTATION.judged(rotation_table(networks, seeds))
     assert {outcome.verdict for outcome in passed.values()} == {Verdict.REPRODUCED}
     table = rotation_table({"without_l1": few, "with_l1": many}, seeds)
     for name in ("many", "isotropic", "few"):
-        assert judged("rotation", table)[name].verdict == Verdict.NOT_REPRODUCED
+        assert ROTATION.judged(table)[name].verdict == Verdict.NOT_REPRODUCED
 
 
 def test_trained_networks_respond_to_many_features_unless_there_is_l1() -> None:
     """The sweep and its control, smaller: n = 64 stays, as the claims' numbers depend on it."""
     small = {"trainer.max_steps": 400, "seeds": 4, "sweep.0.n_hidden": 64}
-    without = judged("rotation", trained(spec("rotation", changes={**small, "sweep.1.n_hidden": 64})))
+    without = ROTATION.judged(trained(ROTATION.spec(changes={**small, "sweep.1.n_hidden": 64})))
     assert without["many"].verdict == without["invariant"].verdict == Verdict.REPRODUCED
     assert without["few"].verdict == Verdict.NOT_REPRODUCED  # not yet
-    control = judged("rotation", trained(spec("rotation", control="l1_everywhere", changes=small)))
+    control = ROTATION.judged(trained(ROTATION.spec(control="l1_everywhere", changes=small)))
     assert control["invariant"].verdict == Verdict.NOT_REPRODUCED
 
 
@@ -512,12 +482,10 @@ def test_estimates_of_duplication() -> None:
 
 
 def test_verdicts_on_duplication() -> None:
-    by_theory = judged(
-        "duplication", duplication_table({"duplicated": (16, 8, 8), "noise_only": (16, 0, 16)})
-    )
+    by_theory = DUPLICATION.judged(duplication_table({"duplicated": (16, 8, 8), "noise_only": (16, 0, 16)}))
     lost = {name for name, outcome in by_theory.items() if outcome.verdict != Verdict.REPRODUCED}
     assert lost == {"copies_part"}
-    hoped = judged("duplication", duplication_table({"duplicated": (16, 15, 1), "noise_only": (16, 0, 16)}))
+    hoped = DUPLICATION.judged(duplication_table({"duplicated": (16, 15, 1), "noise_only": (16, 0, 16)}))
     assert hoped["half_part"].verdict == Verdict.NOT_REPRODUCED
     assert hoped["copies_part"].verdict != Verdict.NOT_REPRODUCED
 
@@ -529,12 +497,12 @@ def test_trained_copies_part_about_half_of_the_time_and_not_without_duplication(
         "model.init_args.duplicate_at": 400, "model.init_args.noise": 0.02, "trainer.max_steps": 1200,
         "optimizer.init_args.lr": 0.01, "seeds": 40, "shard_size": 80,
     }  # fmt: skip
-    table = trained(spec("duplication", changes=small))
+    table = trained(DUPLICATION.spec(changes=small))
     assert len(duplication.outcome(table, "duplicated", "parted")) > 20
     assert abs(duplication.share(table, "duplicated", "parted") - 0.5) < 0.35
     assert duplication.on_one_copy(table, "duplicated").mean() > 0.8
     assert duplication.outcome(table, "noise_only", "together").mean() > 0.9
-    control = judged("duplication", trained(spec("duplication", control="not_duplicated", changes=small)))
+    control = DUPLICATION.judged(trained(DUPLICATION.spec(control="not_duplicated", changes=small)))
     assert control["some_part"].verdict == Verdict.NOT_REPRODUCED
 
 
@@ -543,15 +511,15 @@ def test_trained_copies_part_about_half_of_the_time_and_not_without_duplication(
 
 def test_figures_are_drawn_of_what_is_there() -> None:
     tables = {
-        "cooccurrence": cooccurrence_table(AS_HOPED),
-        "rotation": rotation_table({"without_l1": [22] * 4, "with_l1": [0, 1, 1, 2]}),
-        "duplication": duplication_table({"duplicated": (16, 8, 7), "noise_only": (16, 0, 16)}),
+        COOCCURRENCE: cooccurrence_table(AS_HOPED),
+        ROTATION: rotation_table({"without_l1": [22] * 4, "with_l1": [0, 1, 1, 2]}),
+        DUPLICATION: duplication_table({"duplicated": (16, 8, 7), "noise_only": (16, 0, 16)}),
     }
-    for name, table in tables.items():
+    for replication, table in tables.items():
+        draw, name = replication.code.figures, replication.name.split("/")[1]
         first_part = table[table["part"] == table["part"].iloc[0]]
         for rows in (table, table[table["seed"] == 0], first_part):
-            drawn = CODE[name].figures(rows)
-            assert list(drawn) == [name]
-        CODE[name].figures(table)[name].savefig(io.BytesIO(), format="png", dpi=50)
+            assert list(draw(rows)) == [name]
+        draw(table)[name].savefig(io.BytesIO(), format="png", dpi=50)
     only_zero = cooccurrence_table({0.0: (4, 40, 32)})
     assert list(cooccurrence.figures(only_zero)) == ["cooccurrence"]

@@ -1,18 +1,14 @@
 """Tests of definitions: the cases exactly, what is drawn for them, estimates on made-up tables."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from common.claims import Outcome, Verdict, evaluate, load_claims
+from common.claims import Verdict
 from common.features import generator
-from common.fit import train_shard
-from common.spec import Spec, load_spec
-from common.sweep import shards
 from replications.polysemanticity_definitions import definitions
 from replications.polysemanticity_definitions.definitions import (
     number_is,
@@ -28,9 +24,9 @@ from replications.polysemanticity_definitions.definitions_model import (
     CaseName,
     random_rotation,
 )
+from tests.replications.under_test import UnderTest, trained, with_verdict
 
-ROOT = Path(__file__).parents[3]
-SPEC = ROOT / "replications" / "polysemanticity_definitions" / "definitions.yaml"
+DEFINITIONS = UnderTest("polysemanticity_definitions/definitions")
 
 # neurons, features, polysemantic neurons, superposition by count and by rank, features on several neurons
 CASES: dict[CaseName, tuple[int, int, int, int, int, int]] = {
@@ -47,24 +43,6 @@ COLUMNS = (
     "neurons", "features", "polysemantic_neurons", "superposition_by_count", "superposition_by_rank",
     "spread_features",
 )  # fmt: skip
-
-
-def spec(profile: str = "full", control: str | None = None, seeds: int | None = None) -> Spec:
-    overrides = {} if seeds is None else {"seeds": (seeds, "the test")}
-    return load_spec(SPEC, profile, control, overrides)
-
-
-def calculated(a_spec: Spec) -> pd.DataFrame:
-    return pd.concat([train_shard(a_spec, shard) for shard in shards(a_spec)])
-
-
-def judged(table: pd.DataFrame) -> dict[str, Outcome]:
-    claims = load_claims(ROOT / "expected" / "polysemanticity_definitions" / "definitions.yaml", definitions)
-    return evaluate(claims, definitions, table)
-
-
-def verdicts(table: pd.DataFrame, verdict: Verdict) -> set[str]:
-    return {name for name, outcome in judged(table).items() if outcome.verdict is verdict}
 
 
 @pytest.mark.parametrize("case", FIXED)
@@ -133,14 +111,6 @@ def test_the_share_of_two_rotated_features_is_that_of_the_theory() -> None:
         assert abs(share - theory) < 5 * (theory * (1 - theory) / 4000) ** 0.5
 
 
-def test_specs_and_their_claims_are_valid() -> None:
-    claims = load_claims(ROOT / "expected" / "polysemanticity_definitions" / "definitions.yaml", definitions)
-    for profile in ("full", "quick"):
-        for control, breaks in spec(profile).controls.items():
-            spec(profile, control)
-            assert set(breaks.rejects) <= set(claims)
-
-
 def made_up(seeds: int = 64) -> pd.DataFrame:
     """A table of networks that are all as the definitions have it; of two in two one in eight is aligned."""
     cases = {**CASES, "five_in_four": (4, 5, 3, 1, 1, 5)}
@@ -174,22 +144,25 @@ def test_estimates() -> None:
 
 
 def test_verdicts() -> None:
-    assert verdicts(made_up(), Verdict.REPRODUCED) == set(judged(made_up(2)))
+    assert with_verdict(Verdict.REPRODUCED, DEFINITIONS.judged(made_up())) == set(
+        DEFINITIONS.judged(made_up(2))
+    )
     few = made_up(16)
-    assert verdicts(few, Verdict.NOT_REPRODUCED) == set()
-    more = verdicts(few.assign(superposition_by_count=1), Verdict.NOT_REPRODUCED)
+    assert with_verdict(Verdict.NOT_REPRODUCED, DEFINITIONS.judged(few)) == set()
+    more = with_verdict(Verdict.NOT_REPRODUCED, DEFINITIONS.judged(few.assign(superposition_by_count=1)))
     assert {"aligned_count", "not_aligned_count", "hadamard_count", "incidental_count", "rotated_4_4"} <= more
     assert not {"one_more_count", "five_in_four_count", "antipodal_count"} & more
-    without = verdicts(few.assign(polysemantic_neurons=0), Verdict.NOT_REPRODUCED)
+    without = with_verdict(Verdict.NOT_REPRODUCED, DEFINITIONS.judged(few.assign(polysemantic_neurons=0)))
     assert {"one_more_neurons", "five_in_four_neurons", "rotated_64_64"} <= without
     assert not {"aligned_neurons", "one_large"} & without
 
 
 def test_all_is_as_said_and_controls_lose_their_claims() -> None:
-    claims = judged(calculated(spec("quick")))
+    claims = DEFINITIONS.judged(trained(DEFINITIONS.spec("quick")))
     assert {outcome.verdict for outcome in claims.values()} == {Verdict.REPRODUCED}
-    for control, breaks in spec("quick").controls.items():
-        lost = verdicts(calculated(spec("quick", control, seeds=16)), Verdict.NOT_REPRODUCED)
+    for control, breaks in DEFINITIONS.spec("quick").controls.items():
+        broken = trained(DEFINITIONS.spec("quick", control, {"seeds": 16}))
+        lost = with_verdict(Verdict.NOT_REPRODUCED, DEFINITIONS.judged(broken))
         assert set(breaks.rejects) <= lost
 
 

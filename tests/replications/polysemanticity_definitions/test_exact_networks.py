@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.claims import Outcome, Verdict, evaluate, load_claims
+from common.claims import Verdict
 from common.features import Basis, Draws
-from common.fit import train_shard
-from common.spec import Spec, load_spec
-from common.sweep import shards
-from replications.polysemanticity_definitions import exact_networks
 from replications.polysemanticity_definitions.exact_networks import (
     CONDITIONS,
     FLOOR,
@@ -37,33 +32,16 @@ from replications.polysemanticity_definitions.exact_networks_model import (
     exact_solution,
     inputs_read,
 )
+from tests.replications.under_test import UnderTest, trained
 
-ROOT = Path(__file__).parents[3]
-SPEC = ROOT / "replications" / "polysemanticity_definitions" / "exact_networks.yaml"
-CLAIMS = load_claims(
-    ROOT / "expected" / "polysemanticity_definitions" / "exact_networks.yaml", exact_networks
-)
+NETWORKS = UnderTest("polysemanticity_definitions/exact_networks")
+CLAIMS = NETWORKS.claims
 TASKS: list[TaskName] = ["absolute", "and"]
 
 
-def spec(profile: str = "full", control: str | None = None, changes: Mapping[str, Any] | None = None) -> Spec:
-    overrides = {key: (value, "the test") for key, value in (changes or {}).items()}
-    return load_spec(SPEC, profile, control, overrides)
-
-
-def trained(a_spec: Spec) -> pd.DataFrame:
-    return pd.concat([train_shard(a_spec, shard) for shard in shards(a_spec)])
-
-
-def judged(table: pd.DataFrame) -> dict[str, Outcome]:
-    return evaluate(CLAIMS, exact_networks, table)
-
-
-def test_spec_and_claims_are_valid() -> None:
+def test_parts_are_trained_as_the_conditions_say() -> None:
     for profile in ("full", "quick"):
-        loaded = spec(profile)
-        for control in loaded.controls:
-            spec(profile, control)
+        loaded = NETWORKS.spec(profile)
         for grid in loaded.grids:
             given = loaded.optimizer if grid.optimizer is None else grid.optimizer.init_args
             assert given["weight_decay"] == CONDITIONS[grid.part].weight_decay
@@ -71,8 +49,6 @@ def test_spec_and_claims_are_valid() -> None:
             path = loaded.fields.optimizer.class_path if grid.optimizer is None else grid.optimizer.class_path
             assert path == f"torch.optim.{name}"  # AdamW without decay is Adam
         assert loaded.lr_scheduler["T_max"] == loaded.fields.trainer.max_steps
-    for control_of in spec().controls.values():
-        assert set(control_of.rejects) <= set(CLAIMS)
 
 
 # --- tasks
@@ -252,27 +228,27 @@ def made_up(changes: Mapping[str, Any] | None = None, seeds: int = 8) -> pd.Data
 
 
 def test_all_verdicts_on_what_was_said() -> None:
-    found = judged(made_up())
+    found = NETWORKS.judged(made_up())
     assert {name: o.verdict for name, o in found.items()} == dict.fromkeys(CLAIMS, Verdict.REPRODUCED)
 
 
 def test_verdicts_on_the_opposite() -> None:
     solved_table = made_up().assign(loss=1e-6)
-    found = judged(solved_table)
+    found = NETWORKS.judged(solved_table)
     for name in CLAIMS:
         if name.startswith("stuck"):
             assert found[name].verdict == Verdict.NOT_REPRODUCED
         if name.startswith("low"):
             assert found[name].verdict == Verdict.INVALID  # no stuck network to judge
-    wide_stuck = judged(made_up({"loss": 1e-3}))
-    monosemantic = judged(made_up({"polysemantic_neurons_1": 1}))
+    wide_stuck = NETWORKS.judged(made_up({"loss": 1e-3}))
+    monosemantic = NETWORKS.judged(made_up({"polysemantic_neurons_1": 1}))
     for task, width in itertools.product(TASKS, (4, 8)):
         assert wide_stuck[f"solved_{task}_x{width}"].verdict == Verdict.NOT_REPRODUCED
         assert wide_stuck[f"polysemantic_{task}_x{width}"].verdict == Verdict.INVALID  # of solved ones only
         assert monosemantic[f"polysemantic_{task}_x{width}"].verdict == Verdict.NOT_REPRODUCED
-    high = judged(made_up().assign(loss=lambda t: np.where(t["width"] == 1, 0.3, t["loss"])))
+    high = NETWORKS.judged(made_up().assign(loss=lambda t: np.where(t["width"] == 1, 0.3, t["loss"])))
     assert high["low_and"].verdict == Verdict.NOT_REPRODUCED
-    diverged = judged(made_up({"loss": np.nan}))
+    diverged = NETWORKS.judged(made_up({"loss": np.nan}))
     assert diverged["solved_and_x4"].verdict == Verdict.INVALID
 
 
@@ -337,9 +313,9 @@ def test_a_small_run() -> None:
         "seeds": 2, "trainer.max_steps": 60, "lr_scheduler.init_args.T_max": 60,
         "features.init_args.n_features": 3, "features.init_args.batch_size": 128,
     }  # fmt: skip
-    table = trained(spec("quick", changes=small))
+    table = trained(NETWORKS.spec("quick", changes=small))
     assert table.groupby(["part", "task", "width"]).size().tolist() == 6 * [2]
-    untrained = trained(spec("quick", changes={**small, "trainer.max_steps": 1}))
+    untrained = trained(NETWORKS.spec("quick", changes={**small, "trainer.max_steps": 1}))
     assert (table["loss"].to_numpy() < untrained["loss"].to_numpy()).all()
     adam = (table["part"] != "sgd").to_numpy()
     assert (table["loss"].to_numpy() < 0.8 * untrained["loss"].to_numpy())[adam].all()
@@ -347,8 +323,8 @@ def test_a_small_run() -> None:
 
 @pytest.mark.parametrize("control", ["from_solution", "linear"])
 def test_controls_are_rejected(control: str) -> None:
-    broken = spec("quick", control, {"trainer.max_steps": 100, "lr_scheduler.init_args.T_max": 100})
-    lost = judged(trained(broken))
+    broken = NETWORKS.spec("quick", control, {"trainer.max_steps": 100, "lr_scheduler.init_args.T_max": 100})
+    lost = NETWORKS.judged(trained(broken))
     for name in broken.controls[control].rejects:
         assert lost[name].verdict == Verdict.NOT_REPRODUCED
 

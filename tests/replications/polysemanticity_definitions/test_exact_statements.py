@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from common.claims import Outcome, Verdict, evaluate, load_claims
+from common.claims import Verdict, evaluate
 from common.features import generator
-from common.fit import train_shard
-from common.spec import Spec, load_spec
-from common.sweep import shards
 from replications.polysemanticity_definitions import exact_statements, exact_statements_model
 from replications.polysemanticity_definitions.exact_statements import (
     all_nearly_orthogonal,
@@ -51,37 +47,16 @@ from replications.polysemanticity_definitions.exact_statements_model import (
     recovery_error,
     vectors_before_a_large_product,
 )
+from tests.replications.under_test import UnderTest, trained
 
-ROOT = Path(__file__).parents[3]
-SPEC = ROOT / "replications" / "polysemanticity_definitions" / "exact_statements.yaml"
-CLAIMS = load_claims(
-    ROOT / "expected" / "polysemanticity_definitions" / "exact_statements.yaml", exact_statements
-)
+STATEMENTS = UnderTest("polysemanticity_definitions/exact_statements")
+CLAIMS = STATEMENTS.claims
 
 
-def spec(profile: str = "full", control: str | None = None, changes: Mapping[str, Any] | None = None) -> Spec:
-    overrides = {key: (value, "the test") for key, value in (changes or {}).items()}
-    return load_spec(SPEC, profile, control, overrides)
-
-
-def calculated(a_spec: Spec) -> pd.DataFrame:
-    return pd.concat([train_shard(a_spec, shard) for shard in shards(a_spec)])
-
-
-def judged(table: pd.DataFrame) -> dict[str, Outcome]:
-    return evaluate(CLAIMS, exact_statements, table)
-
-
-def test_spec_and_claims_are_valid() -> None:
-    for profile in ("full", "quick"):
-        for control in spec(profile).controls:
-            spec(profile, control)
-    for control_of in spec().controls.values():
-        assert set(control_of.rejects) <= set(CLAIMS)
-    for name, n in (("log_vectors_n96", 96),):
-        theory = CLAIMS[name].theory
-        assert theory is not None
-        assert theory.value == pytest.approx(mean_log_vectors(n), abs=5e-4)
+def test_the_theory_of_a_claim() -> None:
+    theory = CLAIMS["log_vectors_n96"].theory
+    assert theory is not None
+    assert theory.value == pytest.approx(mean_log_vectors(96), abs=5e-4)
 
 
 # --- features with zero interference
@@ -249,7 +224,7 @@ def made_up(seeds: int = 64, changes: Mapping[str, float] | None = None) -> pd.D
 
 
 def test_all_verdicts_on_what_should_be() -> None:
-    assert {name: o.verdict for name, o in judged(made_up()).items()} == dict.fromkeys(
+    assert {name: o.verdict for name, o in STATEMENTS.judged(made_up()).items()} == dict.fromkeys(
         CLAIMS, Verdict.REPRODUCED
     )
 
@@ -283,7 +258,7 @@ def test_estimates() -> None:
     assert growth(table) == pytest.approx(expected[0])
     slower = made_up().assign(log_vectors=lambda t: t["log_vectors"] - 0.02 * t["n"])
     assert growth(slower) == pytest.approx(growth(made_up()) - 0.02)
-    assert judged(slower)["exponential_growth"].verdict == Verdict.NOT_REPRODUCED
+    assert STATEMENTS.judged(slower)["exponential_growth"].verdict == Verdict.NOT_REPRODUCED
     assert [len(attained(table, regime)) for regime in ("negative", "zero", "positive")] == [35, 25, 30]
     assert not_passed(table, "positive").all()
     assert right(table).mean() == 1
@@ -313,7 +288,7 @@ def test_the_p_value_of_the_tail_is_uniform_when_it_holds() -> None:
 
 def test_a_small_run_and_its_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact_statements_model, "PACKING_STEPS", 100)
-    table = calculated(spec("quick", changes={"seeds": 3, "sweep.1.n": [32, 64]}))
+    table = trained(STATEMENTS.spec("quick", changes={"seeds": 3, "sweep.1.n": [32, 64]}))
     assert table.groupby("statement").size().to_dict() == {
         "bits": 9,
         "corners": 6,
@@ -331,7 +306,7 @@ def test_a_small_run_and_its_figure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("control", ["one_vector_more", "one_dimension_more", "biased_corners", "off_grid"])
 def test_controls_are_rejected(control: str) -> None:
-    broken = spec("quick", control, {"seeds": 8})
-    lost = judged(calculated(broken))
+    broken = STATEMENTS.spec("quick", control, {"seeds": 8})
+    lost = STATEMENTS.judged(trained(broken))
     for name in broken.controls[control].rejects:
         assert lost[name].verdict == Verdict.NOT_REPRODUCED

@@ -3,50 +3,28 @@
 import io
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from common.claims import Outcome, Verdict, evaluate, load_claims
-from common.fit import train_shard
-from common.spec import Spec, load_spec
-from common.sweep import shards
+from common.claims import Verdict
 from replications.product_network import optimum, theory
 from replications.product_network.optimum import CLUSTERS, Cluster
 from replications.product_network.population import ERROR
+from tests.replications.under_test import UnderTest, trained
 
-ROOT = Path(__file__).parents[3]
-CLAIMS = ROOT / "expected" / "product_network" / "optimum.yaml"
-
-
-def spec(profile: str = "full", control: str | None = None, changes: Mapping[str, Any] | None = None) -> Spec:
-    overrides = {key: (value, "the test") for key, value in (changes or {}).items()}
-    return load_spec(ROOT / "replications" / "product_network" / "optimum.yaml", profile, control, overrides)
+OPTIMUM = UnderTest("product_network/optimum")
 
 
-def judged(table: pd.DataFrame) -> dict[str, Outcome]:
-    return evaluate(load_claims(CLAIMS, optimum), optimum, table)
-
-
-def trained(a_spec: Spec) -> pd.DataFrame:
-    return pd.concat([train_shard(a_spec, shard) for shard in shards(a_spec)])
-
-
-def test_the_spec_and_its_claims_are_valid() -> None:
-    claims = load_claims(CLAIMS, optimum)
+def test_the_schedule_is_as_long_as_training() -> None:
     for profile in ("full", "quick"):
-        loaded = spec(profile)
+        loaded = OPTIMUM.spec(profile)
         assert loaded.lr_scheduler["T_max"] == loaded.fields.trainer.max_steps
-        for control in loaded.controls:
-            spec(profile, control)
-            assert set(loaded.controls[control].rejects) <= set(claims)
 
 
 def test_margins_follow_their_rules() -> None:
-    claims = load_claims(CLAIMS, optimum)
     digit = {"optimum": 0.0005, "neither": 0.0005}
     shares = {
         f"share_{name}": (share, digit.get(name, 0.005)) for name, share in optimum.DERIVED_SHARE.items()
@@ -56,21 +34,21 @@ def test_margins_follow_their_rules() -> None:
         "aligned_5": (0.746, 0.0005),
         "aligned_1": (0.615, 0.0005),
     }.items():
-        margin = claims[name].margin
-        theory_value = claims[name].theory
+        margin = OPTIMUM.claims[name].margin
+        theory_value = OPTIMUM.claims[name].theory
         assert margin is not None
         assert theory_value is not None
         assert theory_value.value == p
         errors = math.sqrt(1 / 4096 + 1 / 4000) + math.sqrt(1 / 4096)
         assert margin.value == pytest.approx(1.96 * math.sqrt(p * (1 - p)) * errors + half_digit, rel=0.01)
-    kinks, scales, square = (claims[name].margin for name in ("kinks", "scales", "square"))
+    kinks, scales, square = (OPTIMUM.claims[name].margin for name in ("kinks", "scales", "square"))
     assert kinks is not None
     assert scales is not None
     assert square is not None
     assert kinks.value == pytest.approx(theory.tolerance("kink"), abs=5e-4)
     assert scales.value == pytest.approx(theory.tolerance("scale"), abs=5e-4)
     assert square.value == pytest.approx(0.01 * theory.best_loss(), abs=5e-6)
-    even = claims["even"].bound
+    even = OPTIMUM.claims["even"].bound
     assert even is not None
     variance = (1 - theory.best_loss()) / 2
     assert even.at_most == pytest.approx(math.sqrt(0.01 * theory.best_loss() / 2 / variance), abs=5e-5)
@@ -146,7 +124,7 @@ def test_estimates_on_a_made_up_table() -> None:
 
 
 def test_verdicts_on_a_made_up_table() -> None:
-    outcomes = judged(made_up(AS_DERIVED))
+    outcomes = OPTIMUM.judged(made_up(AS_DERIVED))
     assert all(outcome.verdict is not Verdict.NOT_REPRODUCED for outcome in outcomes.values())
     # so few networks cannot show a share within three hundredths, nor .95 of the 46 at the optimum
     undecided = {name for name, outcome in outcomes.items() if outcome.verdict is Verdict.INCONCLUSIVE}
@@ -155,8 +133,8 @@ def test_verdicts_on_a_made_up_table() -> None:
         "one_square", "no_superposition_at_optimum",
     }  # fmt: skip
     few: dict[Cluster, int] = {"optimum": 8, "three_kinked": 30, "above_0.125": 62, "one_square": 60}
-    other = judged(made_up(few, right_signs=2, odd_part=0.3))
-    blind = judged(made_up(AS_DERIVED, superposition=1))
+    other = OPTIMUM.judged(made_up(few, right_signs=2, odd_part=0.3))
+    blind = OPTIMUM.judged(made_up(AS_DERIVED, superposition=1))
     for name in ("no_superposition", "no_superposition_at_optimum"):
         assert blind[name].verdict is Verdict.NOT_REPRODUCED
     right = {"three_kinked", "one_square", "near_diagonal", "polysemantic", "no_superposition"}
@@ -178,7 +156,7 @@ SHORT = {"trainer.max_steps": 300, "lr_scheduler.init_args.T_max": 300, "seeds":
 @pytest.mark.usefixtures("uncompiled")
 def test_trained_networks_find_the_optimum_and_controls_do_not() -> None:
     """An eighth of all networks is at the optimum: none of 48 in 2 of 1000 runs of other seeds."""
-    table = trained(spec(changes=SMALL))
+    table = trained(OPTIMUM.spec(changes=SMALL))
     assert optimum.cluster_share(table, "optimum") > 0
     assert (table["population_loss"] >= theory.best_loss() - ERROR).all()
     best = table.sort_values("population_loss").iloc[0]
@@ -186,7 +164,7 @@ def test_trained_networks_find_the_optimum_and_controls_do_not() -> None:
     held_out = np.abs(table["loss"] - table["population_loss"]) / table["population_loss"]
     assert held_out.max() < 0.2  # 6400 samples of a heavy-tailed error
     for control in ("sum", "one_axis"):
-        outcomes = judged(trained(spec(control=control, changes={**SMALL, **SHORT})))
+        outcomes = OPTIMUM.judged(trained(OPTIMUM.spec(control=control, changes={**SMALL, **SHORT})))
         for name in ("found", "aligned"):
             assert outcomes[name].verdict is Verdict.NOT_REPRODUCED
 

@@ -2,49 +2,34 @@
 
 import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from common.claims import Outcome, Verdict, evaluate, load_claims
-from common.fit import build, train_shard
-from common.spec import Spec, load_spec
+from common.claims import Verdict
+from common.fit import build
 from common.sweep import shards
 from replications.product_network import reach, theory
 from replications.product_network.reach import CELLS, NO_BIAS
+from tests.replications.under_test import UnderTest, trained
 
-ROOT = Path(__file__).parents[3]
-CLAIMS = ROOT / "expected" / "product_network" / "reach.yaml"
-
-
-def spec(profile: str = "full", control: str | None = None, changes: Mapping[str, Any] | None = None) -> Spec:
-    overrides = {key: (value, "the test") for key, value in (changes or {}).items()}
-    return load_spec(ROOT / "replications" / "product_network" / "reach.yaml", profile, control, overrides)
+REACH = UnderTest("product_network/reach")
 
 
-def judged(table: pd.DataFrame) -> dict[str, Outcome]:
-    return evaluate(load_claims(CLAIMS, reach), reach, table)
-
-
-def test_the_spec_and_its_claims_are_valid() -> None:
-    claims = load_claims(CLAIMS, reach)
+def test_each_cell_has_its_claim() -> None:
     for profile in ("full", "quick"):
-        loaded = spec(profile)
+        loaded = REACH.spec(profile)
         assert loaded.lr_scheduler["T_max"] == loaded.fields.trainer.max_steps
         parts = {grid.part for grid in loaded.grids}
         judged_parts = {
             claim.estimate.args["part"]
-            for name, claim in claims.items()
+            for name, claim in REACH.claims.items()
             if name.startswith("aligned_") and (claim.profiles is None or profile in claim.profiles)
         }
         assert parts == judged_parts
-        for control in loaded.controls:
-            spec(profile, control)
-            assert set(loaded.controls[control].rejects) <= set(claims)
-    assert {grid.part for grid in spec().grids} == set(CELLS)
+    assert {grid.part for grid in REACH.spec().grids} == set(CELLS)
 
 
 def test_each_cell_changes_what_its_name_says() -> None:
@@ -57,7 +42,7 @@ def test_each_cell_changes_what_its_name_says() -> None:
         "no_bias_4": {"bias": False}, "no_bias_8": {"n_hidden": 8, "bias": False},
         "no_bias_16": {"n_hidden": 16, "bias": False},
     }  # fmt: skip
-    whole = spec()
+    whole = REACH.spec()
     for shard in shards(whole):
         row = shard.rows.iloc[0]
         found = {name: row[name] for name in usual if name != "lr"}
@@ -68,8 +53,8 @@ def test_each_cell_changes_what_its_name_says() -> None:
 
 
 def test_the_main_cell_is_the_set_up_of_the_other_replication() -> None:
-    other = load_spec(ROOT / "replications" / "product_network" / "optimum.yaml")
-    mine = spec()
+    other = UnderTest("product_network/optimum").spec()
+    mine = REACH.spec()
     assert mine.optimizer == other.optimizer
     assert mine.lr_scheduler == other.lr_scheduler
     assert mine.fields.trainer == other.fields.trainer
@@ -114,13 +99,13 @@ def test_estimates_on_a_made_up_table() -> None:
 
 
 def test_verdicts_on_a_made_up_table() -> None:
-    everywhere = judged(made_up(dict.fromkeys(CELLS, 31), seeds=130))
+    everywhere = REACH.judged(made_up(dict.fromkeys(CELLS, 31), seeds=130))
     lost = {name for name, outcome in everywhere.items() if outcome.verdict is not Verdict.REPRODUCED}
     assert lost == {f"aligned_{part}" for part in CELLS} | {"not_aligned_no_bias_4", "trained_angles"}
-    as_hoped = judged(made_up({**dict.fromkeys(CELLS, 129), **dict.fromkeys(NO_BIAS, 0)}, seeds=130))
+    as_hoped = REACH.judged(made_up({**dict.fromkeys(CELLS, 129), **dict.fromkeys(NO_BIAS, 0)}, seeds=130))
     lost = {name for name, outcome in as_hoped.items() if outcome.verdict is Verdict.NOT_REPRODUCED}
     assert lost == {f"aligned_{part}" for part in NO_BIAS}
-    alike = judged(made_up(dict.fromkeys(CELLS, 12), 12, {"laplace": 0.79}))
+    alike = REACH.judged(made_up(dict.fromkeys(CELLS, 12), 12, {"laplace": 0.79}))
     assert alike["kinks_differ"].verdict is Verdict.NOT_REPRODUCED
 
 
@@ -137,8 +122,8 @@ def test_trained_networks_with_and_without_biases() -> None:
         {"part": "main", "n_hidden": 4, "distribution": "normal"},
         {"part": "no_bias_4", "n_hidden": 4, "distribution": "normal", "bias": False},
     ]
-    whole = spec(changes={**SMALL, "sweep": entries})
-    table = pd.concat([train_shard(whole, shard) for shard in shards(whole)])
+    whole = REACH.spec(changes={**SMALL, "sweep": entries})
+    table = trained(whole)
     assert reach.aligned(table, "main").mean() > reach.aligned(table, "no_bias_4").mean()
     without = table[table["part"] == "no_bias_4"]
     assert without["population_loss"].min() == pytest.approx(theory.bias_free_optimum()[0], rel=0.02)

@@ -1,9 +1,7 @@
 """Tests of correlated features: samples and losses exactly, geometry and estimates on made-up networks."""
 
 import io
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from common.claims import Outcome, Verdict, evaluate, load_claims
+from common.claims import Verdict
 from common.features import AnticorrelatedSets, CorrelatedSets, Independent
-from common.fit import train_shard
-from common.spec import Spec, load_spec
-from common.sweep import shards
 from replications.toy_models_of_superposition import collapse, correlated_features, plane
 from replications.toy_models_of_superposition.correlated_features_model import (
     PairedModel,
@@ -24,42 +19,15 @@ from replications.toy_models_of_superposition.correlated_features_model import (
     overlaps,
     population_loss,
 )
+from tests.replications.under_test import UnderTest, trained, with_verdict
 
-ROOT = Path(__file__).parents[3]
-PAPER = "toy_models_of_superposition"
-CODE: dict[str, ModuleType] = {"correlated_features": correlated_features, "collapse": collapse}
+CORRELATED = UnderTest("toy_models_of_superposition/correlated_features")
+COLLAPSE = UnderTest("toy_models_of_superposition/collapse")
 Array = NDArray[np.float64]
 
 
-def spec(
-    name: str, profile: str = "full", control: str | None = None, changes: Mapping[str, Any] | None = None
-) -> Spec:
-    overrides = {key: (value, "the test") for key, value in (changes or {}).items()}
-    return load_spec(ROOT / "replications" / PAPER / f"{name}.yaml", profile, control, overrides)
-
-
-def judged(name: str, table: pd.DataFrame) -> dict[str, Outcome]:
-    claims = load_claims(ROOT / "expected" / PAPER / f"{name}.yaml", CODE[name])
-    return evaluate(claims, CODE[name], table)
-
-
-def reproduced(outcomes: Mapping[str, Outcome]) -> set[str]:
-    return {name for name, outcome in outcomes.items() if outcome.verdict is Verdict.REPRODUCED}
-
-
-@pytest.mark.parametrize("profile", ["full", "quick"])
-@pytest.mark.parametrize("name", CODE)
-def test_specs_and_their_claims_are_valid(name: str, profile: str) -> None:
-    loaded = spec(name, profile)
-    claims = load_claims(ROOT / "expected" / PAPER / f"{name}.yaml", CODE[name])
-    judged_here = {key for key, claim in claims.items() if profile in (claim.profiles or [profile])}
-    for control, breaks in loaded.controls.items():
-        assert shards(spec(name, profile, control))
-        assert set(breaks.rejects) <= judged_here
-
-
 def test_each_range_of_the_collapse_is_swept() -> None:
-    (grid,) = spec("collapse").grids
+    (grid,) = COLLAPSE.spec().grids
     densities = np.array(grid.factors["density"])
     for low, high in collapse.RANGES.values():
         assert ((densities >= low) & (densities <= high)).any()
@@ -311,8 +279,8 @@ def published_table(n: int = 96) -> pd.DataFrame:
 
 
 def test_all_is_reproduced_on_what_was_published() -> None:
-    outcomes = judged("correlated_features", published_table())
-    assert reproduced(outcomes) == set(outcomes)
+    outcomes = CORRELATED.judged(published_table())
+    assert with_verdict(Verdict.REPRODUCED, outcomes) == set(outcomes)
     assert outcomes["hexagon"].value == pytest.approx(0.8, abs=0.01)
     assert outcomes["diagonal"].value == pytest.approx(1, abs=0.01)
     assert outcomes["angles_in_sets"].value < 0.03
@@ -334,16 +302,20 @@ def test_nothing_is_reproduced_on_names_by_chance() -> None:
         n_hidden = 10 if n_features == 20 else 2
         weight = by_chance(plane.weights(table, np.ones(len(table), dtype=bool), n_hidden, n_features))
         parts.append(rows(part, density, weight))
-    outcomes = judged("correlated_features", pd.concat(parts))
+    outcomes = CORRELATED.judged(pd.concat(parts))
     # what does not depend on names
-    assert reproduced(outcomes) == {"no_hexagon_independent", "diagonal", "merged_norm_p0.3"}
+    assert with_verdict(Verdict.REPRODUCED, outcomes) == {
+        "no_hexagon_independent",
+        "diagonal",
+        "merged_norm_p0.3",
+    }
     assert outcomes["pairing_anticorrelated"].value == pytest.approx(1 / 3, abs=0.17)
     assert outcomes["square_correlated"].value == pytest.approx(2 / 3, abs=0.17)  # four standard errors
 
 
 def test_six_independent_features_as_a_hexagon_are_not_as_published() -> None:
     table = rows("independent_6", 0.025, many([network(*HEXAGON)], 128))
-    assert judged("correlated_features", table)["no_hexagon_independent"].verdict is Verdict.NOT_REPRODUCED
+    assert CORRELATED.judged(table)["no_hexagon_independent"].verdict is Verdict.NOT_REPRODUCED
     with pytest.raises(ValueError, match=r"no network of part 'correlated_4' at density 0.1"):
         correlated_features.square(table, "correlated_4", 0.1)
     with pytest.raises(ValueError, match=r"no pair is merged at density 0.3"):
@@ -384,7 +356,7 @@ def collapse_table(n: int = 128, stuck: float = 0.0) -> pd.DataFrame:
     parts = []
     names = list(STATES)
     edges = {"none": 0.05, "one": 0.15, "two": 0.2125, "three": 0.51, "pca": 2.0}
-    for density in spec("collapse").grids[0].factors["density"]:
+    for density in COLLAPSE.spec().grids[0].factors["density"]:
         name = next(name for name, edge in edges.items() if density < edge)
         before = names[max(names.index(name) - 1, 0)]
         is_stuck = np.arange(n) % 64 < 64 * stuck
@@ -396,9 +368,9 @@ def collapse_table(n: int = 128, stuck: float = 0.0) -> pd.DataFrame:
 
 
 def test_the_collapse_is_reproduced_on_what_was_published() -> None:
-    outcomes = judged("collapse", collapse_table(stuck=0.2))
+    outcomes = COLLAPSE.judged(collapse_table(stuck=0.2))
     # with as few as two groups at one density
-    assert reproduced(outcomes) == set(outcomes) - {"best_two"}
+    assert with_verdict(Verdict.REPRODUCED, outcomes) == set(outcomes) - {"best_two"}
     assert outcomes["most_two"].value == pytest.approx(0.8, abs=0.01)
     assert outcomes["best_two"].value == 1
     # the mean number of the next range but one is passed between the densities on both sides of the edge
@@ -411,8 +383,8 @@ def test_the_collapse_is_not_reproduced_on_other_networks() -> None:
     flat = STATES["one"].reshape(-1)
     names = [f"weight_{k}_{i}" for k in range(2) for i in range(6)]
     one_everywhere = table.assign(collapsed_pairs=1, **dict(zip(names, flat, strict=True)))
-    found = judged("collapse", one_everywhere)
-    assert reproduced(found) == {"best_one", "most_one"}
+    found = COLLAPSE.judged(one_everywhere)
+    assert with_verdict(Verdict.REPRODUCED, found) == {"best_one", "most_one"}
     assert found["merged"].value == 1  # of few pairs, as there are two groups
     assert found["pca"].verdict is Verdict.INVALID  # the same at all densities
     assert found["boundary_one"].verdict is Verdict.INVALID
@@ -447,10 +419,6 @@ def test_the_best_network_is_that_of_its_density_and_group() -> None:
 # --- trained networks, and the figures
 
 
-def trained(a_spec: Spec) -> pd.DataFrame:
-    return pd.concat([train_shard(a_spec, shard) for shard in shards(a_spec)])
-
-
 def test_trained_pairs_are_orthogonal(uncompiled: None) -> None:
     """Smaller and faster. By chance of names 12 of 12 squares would pair so once in 130 runs."""
     small = {
@@ -459,7 +427,7 @@ def test_trained_pairs_are_orthogonal(uncompiled: None) -> None:
             {"part": "correlated_4", "n_features": 4, "n_hidden": 2, "set_size": 2, "density": 0.1},
         ],
     }  # fmt: skip
-    table = trained(spec("correlated_features", changes=small))
+    table = trained(CORRELATED.spec(changes=small))
     found = plane.square(plane.weights(table, plane.at(table, "correlated_4", 0.1), 2, 4), 20)
     assert (found >= 0).sum() >= 12
     assert np.isin(found[found >= 0], correlated_features.OWN_PAIRING["correlated"]).all()

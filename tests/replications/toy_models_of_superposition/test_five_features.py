@@ -2,20 +2,15 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from common.claims import Outcome, Verdict, evaluate, load_claims
+from common.claims import Verdict
 from common.features import Independent
-from common.fit import train_shard
-from common.spec import Spec, load_spec
-from common.sweep import shards
 from replications.toy_models_of_superposition import five_features
 from replications.toy_models_of_superposition.five_features import (
     PUBLISHED_SHAPE,
@@ -47,9 +42,9 @@ from replications.toy_models_of_superposition.five_features_theory import (
 )
 from replications.toy_models_of_superposition.model import DecayingImportance
 from replications.toy_models_of_superposition.phase_diagram_theory import exact_optimum, two_feature_loss
+from tests.replications.under_test import UnderTest, trained
 
-ROOT = Path(__file__).parents[3]
-PAPER = "toy_models_of_superposition"
+FIVE_FEATURES = UnderTest("toy_models_of_superposition/five_features")
 FACTORS: dict[Panel, tuple[float, float]] = {
     "s0": (1.0, 0.9),
     "s0.8": (0.2, 0.9),
@@ -60,19 +55,10 @@ FACTORS: dict[Panel, tuple[float, float]] = {
 SHAPES: dict[Panel, Shape] = {**PUBLISHED_SHAPE, "s0.9_steep": "digons", "s0.8_equal": "pentagon"}
 
 
-def spec(profile: str = "full", control: str | None = None, changes: Mapping[str, Any] | None = None) -> Spec:
-    overrides = {key: (value, "the test") for key, value in (changes or {}).items()}
-    return load_spec(ROOT / "replications" / PAPER / "five_features.yaml", profile, control, overrides)
-
-
-NUMBERS = ["length_ratio", "norm_s0.9", "bias_last_s0.8", "angle_s0.9"]
-
-
-def judged(table: pd.DataFrame, names: Sequence[str] = ()) -> dict[str, Outcome]:
-    """What becomes of these claims, or of all fractions and some others."""
-    claims = load_claims(ROOT / "expected" / PAPER / "five_features.yaml", five_features)
-    fractions = [name for name, claim in claims.items() if claim.kind == "fraction"]
-    return evaluate({name: claims[name] for name in names or fractions + NUMBERS}, five_features, table)
+FRACTIONS_AND_MORE = [
+    *(name for name, claim in FIVE_FEATURES.claims.items() if claim.kind == "fraction"),
+    *("length_ratio", "norm_s0.9", "bias_last_s0.8", "angle_s0.9"),
+]
 
 
 def turned(weight: Array, degrees: float, flip: bool = False) -> Array:
@@ -165,10 +151,9 @@ def test_pairs_at_right_angles_are_optima_of_two_features_apart() -> None:
 
 
 def test_the_theory_values_of_the_claims_are_those_of_the_optima() -> None:
-    claims = load_claims(ROOT / "expected" / PAPER / "five_features.yaml", five_features)
     functions = {"mean_norm": lambda o: np.linalg.norm(o.weight, axis=0), "mean_bias": lambda o: o.bias}
     checked = 0
-    for claim in claims.values():
+    for claim in FIVE_FEATURES.claims.values():
         args = claim.estimate.args
         if claim.theory is None or "panel" not in args:
             continue
@@ -319,7 +304,7 @@ def test_verdicts() -> None:
     """With 100 seeds ten networks are selected: too few to say of a share of 1 that it is above .9."""
     table = ideal(100)
     assert length_ratio(table) == pytest.approx(1.0957, abs=1e-3)
-    outcomes = judged(table)
+    outcomes = FIVE_FEATURES.judged(table, FRACTIONS_AND_MORE)
     few = {name for name in outcomes if name.endswith("_best")} | {"not_below_the_optimum"}
     assert {outcomes[name].value for name in few} == {1.0}
     inconclusive = {name for name, outcome in outcomes.items() if outcome.verdict is Verdict.INCONCLUSIVE}
@@ -330,14 +315,15 @@ def test_verdicts() -> None:
 
     columns = [f"weight_{k}_{i}" for k in range(2) for i in range(5)]
     table.loc[table["part"] == "s0.9", columns] *= 1.06
-    longer = judged(table, ["length_ratio", "norm_s0.9"])
+    longer = FIVE_FEATURES.judged(table, ["length_ratio", "norm_s0.9"])
     assert longer["length_ratio"].verdict is Verdict.REPRODUCED
     assert longer["norm_s0.9"].verdict is Verdict.NOT_REPRODUCED
 
 
 def test_verdicts_on_networks_that_show_two_features_only() -> None:
     weights = [turned(at([0, 1], [0, 90]), 11.0 * s) for s in range(50)]
-    outcomes = judged(pd.concat([networks(panel, weights) for panel in FACTORS], ignore_index=True))
+    table = pd.concat([networks(panel, weights) for panel in FACTORS], ignore_index=True)
+    outcomes = FIVE_FEATURES.judged(table, FRACTIONS_AND_MORE)
     assert outcomes["orthogonal_each"].verdict is Verdict.REPRODUCED
     lost = {name for name, outcome in outcomes.items() if outcome.verdict is Verdict.NOT_REPRODUCED}
     of_shapes = {"pairs_best", "pairs_each", "pentagon_best", "pentagon_each", "angles_s0.9"}
@@ -348,14 +334,6 @@ def test_verdicts_on_networks_that_show_two_features_only() -> None:
 # --- training
 
 
-def test_spec_and_claims_are_valid() -> None:
-    claims = load_claims(ROOT / "expected" / PAPER / "five_features.yaml", five_features)
-    for profile in ("full", "quick"):
-        for control, breaks in spec(profile).controls.items():
-            spec(profile, control)
-            assert set(breaks.rejects) <= set(claims)
-
-
 @pytest.mark.usefixtures("uncompiled")
 def test_trained_networks_find_the_optimum_of_two_features() -> None:
     """Smaller and faster: where nothing is ever zero, most networks keep the two most important features."""
@@ -363,8 +341,8 @@ def test_trained_networks_find_the_optimum_of_two_features() -> None:
         "features.init_args.batch_size": 64, "optimizer.init_args.lr": 0.03, "trainer.max_steps": 300,
         "seeds": 10, "sweep": [{"part": "s0", "density": 1.0, "decay": 0.6}],
     }  # fmt: skip
-    a_spec = spec(changes=small)
-    table = pd.concat([train_shard(a_spec, shard) for shard in shards(a_spec)])
+    a_spec = FIVE_FEATURES.spec(changes=small)
+    table = trained(a_spec)
     assert shows(table, "s0", "orthogonal").all()
     assert mean_norm(table, "s0", [0, 1]) == pytest.approx(1, abs=0.1)
     assert loss(table, "s0") == pytest.approx((0.6**2 + 0.6**3 + 0.6**4) / 12, rel=0.05)
