@@ -34,7 +34,8 @@ class ClaimAnswer(Strict):
     `published`, `theory`: the value that was said, null where the claim sets a bound. `region_low` and
     `region_high`: the values that count as reproduced, null where there is no such end; `rule` is their
     reason. `value` is the estimate, null if there is none; `low` and `high` are its 95 % interval, null if
-    unknown. `as_recorded` is null where nothing is compared with the record.
+    unknown. `as_recorded` is false if verdict or value differ from the record by more than chance explains,
+    null where nothing is compared.
     """
 
     name: str
@@ -98,10 +99,14 @@ class RecordAnswer(Strict):
 
 
 class NotAsRecorded(Strict):
-    """One thing that is not as recorded: the claim (or `control: claim`), and what is wrong with it."""
+    """One thing that is not as recorded: the claim (or `control: claim`), and what is the matter with it.
+
+    `by_chance`: the verdict went to or from inconclusive, while the value moved by no more than it may.
+    """
 
     claim: str
     problem: str
+    by_chance: bool
 
 
 class ReplicationAnswer(Strict):
@@ -118,6 +123,16 @@ class ReplicationAnswer(Strict):
     controls: list[ControlAnswer]
     changes: list[NotAsRecorded] | None
 
+    @property
+    def problems(self) -> list[NotAsRecorded]:
+        """What is not as recorded, and not by chance."""
+        return [change for change in self.changes or [] if not change.by_chance]
+
+    @property
+    def chances(self) -> list[NotAsRecorded]:
+        """The verdicts that are not as recorded by chance."""
+        return [change for change in self.changes or [] if change.by_chance]
+
 
 class NotRun(Strict):
     """A replication without a judged result in this profile, and why."""
@@ -133,7 +148,7 @@ class Answer(Strict):
     `counts` has the number of claims of each verdict, `as_recorded` is null where nothing was compared.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     profile: str
     written: str
     counts: dict[Verdict, int]
@@ -157,12 +172,12 @@ def answer(
 ) -> Answer:
     """The report on these replications."""
     claims = [claim for replication in replications for claim in replication.claims]
-    changes = [replication.changes for replication in replications if replication.changes is not None]
+    compared = [replication for replication in replications if replication.changes is not None]
     return Answer(
         profile=profile,
         written=written,
         counts={verdict: sum(claim.verdict is verdict for claim in claims) for verdict in Verdict},
-        as_recorded=not any(changes) if changes else None,
+        as_recorded=not any(replication.problems for replication in compared) if compared else None,
         papers={key: papers[key] for key in sorted({claim.paper for claim in claims} & set(papers))},
         replications=replications,
         not_run=not_run,
@@ -174,7 +189,7 @@ def replication_answer(
 ) -> ReplicationAnswer:
     """What became of one replication; `command` reruns it, `commit` is that of the code that judged it."""
     spec = replication.run.spec
-    changed = {change.claim for change in judged.changes or []}
+    changed = {change.claim for change in judged.problems}
 
     def as_recorded(name: str) -> bool | None:
         return None if judged.changes is None else name not in changed
@@ -207,7 +222,7 @@ def replication_answer(
         ],
         changes=None
         if judged.changes is None
-        else [NotAsRecorded(claim=change.claim, problem=change.problem) for change in judged.changes],
+        else [NotAsRecorded(**change._asdict()) for change in judged.changes],
     )
 
 
@@ -293,7 +308,7 @@ def junit(report: Answer) -> str:
     suites = ET.Element("testsuites", name=f"replicate, {report.profile}")
     for replication in report.replications:
         problems: dict[str, list[str]] = {}
-        for change in replication.changes or []:
+        for change in replication.problems:
             problems.setdefault(change.claim, []).append(change.problem)
         cases = {name: case.said for name, case in _cases(replication).items()}
         cases |= {name: "not judged" for name in problems if name not in cases}  # it has vanished

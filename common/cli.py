@@ -300,16 +300,16 @@ def _tell(
     problems = 0
     for replication in replications:
         judged = fresh[replication.name].judged
-        problems += len(judged.changes or [])
+        problems += len(judged.problems)
         title = f"{replication.name}, {options.profile}"
         console.print(report.table(title, judged.outcomes, judged.changes))
         for line in report.remarks(judged.outcomes):
             console.print(f"- {line}", highlight=False, markup=False)
-        for name, verdicts in judged.controls.items():
-            lost = sum(verdict is Verdict.NOT_REPRODUCED for verdict in verdicts.values())
+        for name, found in judged.controls.items():
+            lost = sum(verdict is Verdict.NOT_REPRODUCED for verdict in found.values())
             why = replication.run.spec.controls[name].why
             console.print(
-                f"control {name} ({why}): loses {lost} of the {len(verdicts)} claims that it must lose"
+                f"control {name} ({why}): loses {lost} of the {len(found)} claims that it must lose"
             )
         if judged.other_hash:
             console.print("spec or versions are not those of the record: values may differ within its spread")
@@ -317,11 +317,15 @@ def _tell(
             if why_diverged := tell_of_diverged(run):
                 console.print(why_diverged, style="red", markup=False, highlight=False)
         for change in judged.changes or []:
-            console.print(f"not as recorded: {change.claim}: {change.problem}", style="red", markup=False)
+            how, style = ("within chance", None) if change.by_chance else ("not as recorded", "red")
+            console.print(f"{how}: {change.claim}: {change.problem}", style=style, markup=False)
     if any(replication.overridden for replication in replications):
         console.print("The spec was changed on the command line: nothing is compared with the record.")
     else:
-        console.print("All as recorded." if not problems else f"{problems} things are not as recorded.")
+        chances = sum(len(fresh[one.name].judged.changes or []) for one in replications) - problems
+        verdicts = "verdict" if chances == 1 else "verdicts"
+        but = f", but for {chances} {verdicts} that chance explains" if chances else ""
+        console.print(f"{problems} things are not as recorded." if problems else f"All as recorded{but}.")
     _write_report(options, root, replications, console, fresh)
     return 1 if problems else 0
 

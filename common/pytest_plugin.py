@@ -107,7 +107,7 @@ class _Spec(pytest.File):
         # one process of pytest-xdist is one of many
         count = 1 if hasattr(self.config, "workerinput") else None
         train(self.replication.runs, Devices.choose(count=count))
-        self.changes: list[Change] = judge(self.replication, stash[_CLAIMS]).changes or []
+        self.problems: list[Change] = judge(self.replication, stash[_CLAIMS]).problems
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """A mistake in spec or claims in one line."""
@@ -128,7 +128,7 @@ class _Test(pytest.Item):
         is_control = self.about.endswith(": ")
         lines = [
             f"not as recorded: {change.claim}: {change.problem}"
-            for change in self.parent.changes
+            for change in self.parent.problems
             if change.claim == self.about or (is_control and change.claim.startswith(self.about))
         ]
         if lines:

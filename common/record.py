@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import numpy as np
 import yaml
 from pydantic import Field
 
@@ -14,6 +15,11 @@ from common.document import Document, Loader, Strict
 
 FALSE_ALARMS = 0.01
 """The probability that a run of the whole suite reports a moved value where nothing has changed."""
+
+_NEIGHBOURS = (
+    {Verdict.REPRODUCED, Verdict.INCONCLUSIVE},
+    {Verdict.INCONCLUSIVE, Verdict.NOT_REPRODUCED},
+)
 
 _HEADER = "# Written by `replicate record`, never by hand.\n"
 _DIGITS = 6
@@ -49,10 +55,14 @@ class _RecordFile(Strict):
 
 
 class Change(NamedTuple):
-    """One thing that is not as it should be: the claim (or `control: claim`), and what is wrong with it."""
+    """One thing that is not as recorded: the claim (or `control: claim`), and what is the matter with it.
+
+    `by_chance`: the networks differ by no more than they may, and the verdict went to or from inconclusive.
+    """
 
     claim: str
     problem: str
+    by_chance: bool = False
 
 
 class _Dumper(yaml.SafeDumper):
@@ -95,8 +105,9 @@ def differences(
 
     `n_claims` is the number of claims of the whole suite, over which the budget `FALSE_ALARMS` is split
     evenly (Bonferroni). The test takes run and record for independent. Reruns with the same seeds differ
-    less than that, so the budget is an upper bound. A control's verdict other than "not reproduced" is
-    always a problem, whatever the record says.
+    less than that, so the budget is an upper bound: on another kind of processor, which rounds otherwise,
+    some networks end elsewhere. A control's verdict other than "not reproduced" is always a problem, whatever
+    the record says.
     """
     claims = record.claims if record else {}
     changes = []
@@ -105,8 +116,8 @@ def differences(
             changes.append(Change(name, "vanished: it is in the record, but was not evaluated"))
         elif name not in claims:
             changes.append(Change(name, f"new: {outcomes[name].verdict}, not in the record"))
-        elif problem := _moved(claims[name], outcomes[name], n_claims):
-            changes.append(Change(name, problem))
+        elif change := _moved(name, claims[name], outcomes[name], n_claims):
+            changes.append(change)
     was, now = _flat(record.controls if record else {}), _flat(controls)
     for name in {**was, **now}:
         if name not in now:
@@ -128,14 +139,24 @@ def uninvestigated(records: Mapping[str, Record], claims: Mapping[str, Claim]) -
     ]
 
 
-def _moved(old: RecordedClaim, new: Outcome, n_claims: int) -> str | None:
-    if old.verdict is not new.verdict:
-        return f"verdict changed from {old.verdict} to {new.verdict}: {new.reason}"
+def _moved(name: str, old: RecordedClaim, new: Outcome, n_claims: int) -> Change | None:
     distance, allowed = abs(new.value - old.value), _tolerance(old, new, n_claims)
+    if old.verdict is not new.verdict:
+        # where no estimate has changed, the judging has
+        by_chance = {old.verdict, new.verdict} in _NEIGHBOURS and distance <= allowed and not _same(old, new)
+        problem = f"verdict changed from {old.verdict} to {new.verdict}: {new.reason}"
+        return Change(name, problem, by_chance)
     # of an invalid claim there is no value: the comparison with NaN is false
     if distance > allowed:
-        return f"value moved from {old.value:.6g} to {new.value:.6g}, by more than {allowed:.2g}"
+        problem = f"value moved from {old.value:.6g} to {new.value:.6g}, by more than {allowed:.2g}"
+        return Change(name, problem)
     return None
+
+
+def _same(old: RecordedClaim, new: Outcome) -> bool:
+    """Whether value and samples are the recorded ones, to the digits of a record."""
+    was, now = [old.value, *old.samples], [new.value, *new.samples]
+    return len(was) == len(now) and np.allclose(was, now, rtol=10.0 ** (1 - _DIGITS), atol=1e-9)
 
 
 def _tolerance(old: RecordedClaim, new: Outcome, n_claims: int) -> float:

@@ -41,9 +41,9 @@ class Replication(NamedTuple):
 class Judged(NamedTuple):
     """What became of a replication's claims, and of those that its controls must lose.
 
-    `changes` is what is not as recorded, None where the spec was changed and nothing is compared.
-    `record` is what was compared with, None if there is none; `other_hash`: it is of another spec or other
-    versions.
+    `changes` is what is not as recorded, by chance or not, None where the spec was changed and nothing is
+    compared. `record` is what was compared with, None if there is none; `other_hash`: it is of another spec
+    or other versions.
     """
 
     outcomes: dict[str, Outcome]
@@ -51,6 +51,11 @@ class Judged(NamedTuple):
     changes: list[records.Change] | None
     record: records.Record | None
     other_hash: bool
+
+    @property
+    def problems(self) -> list[records.Change]:
+        """What is not as recorded, and not by chance."""
+        return [change for change in self.changes or [] if not change.by_chance]
 
 
 def load_replication(

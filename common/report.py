@@ -64,7 +64,8 @@ def table(name: str, outcomes: Mapping[str, Outcome], changes: list[Change] | No
 
     `changes` is None where nothing is compared with the record.
     """
-    changed = {change.claim for change in changes or []}
+    kept = {change.claim: change.by_chance for change in changes or []}
+    words = {None: "yes", True: "within chance", False: "[bold red]no[/]"}
     shown = Table(title=name, title_justify="left", caption_justify="left")
     for column in ("claim", "said", "ours [95 %]", "accepted", "verdict", "as recorded"):
         shown.add_column(column, overflow="fold", no_wrap=column in ("claim", "verdict"))
@@ -76,7 +77,7 @@ def table(name: str, outcomes: Mapping[str, Outcome], changes: list[Change] | No
             interval(outcome.value, outcome.low, outcome.high),
             accepted(outcome.claim),
             f"[{style}]{outcome.verdict}[/]",
-            "" if changes is None else "[bold red]no[/]" if claim in changed else "yes",
+            "" if changes is None else words[kept.get(claim)],
         )
     return shown
 

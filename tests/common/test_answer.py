@@ -36,7 +36,9 @@ def claim(name: str, **changes: Any) -> ClaimAnswer:
     return ClaimAnswer(**(fields | changes))
 
 
-def report(*claims: ClaimAnswer, changes: dict[str, str] | None = None, name: str = "p/one") -> Answer:
+def report(
+    *claims: ClaimAnswer, changes: dict[str, str] | None = None, by_chance: str = "", name: str = "p/one"
+) -> Answer:
     run = RunAnswer(
         folder="p/one/full/0",
         hash="0",
@@ -58,7 +60,10 @@ def report(*claims: ClaimAnswer, changes: dict[str, str] | None = None, name: st
         record=None,
         claims=list(claims),
         controls=[ControlAnswer(name="broken", why="it is", run=run, claims=[lost])],
-        changes=[NotAsRecorded(claim=c, problem=problem) for c, problem in (changes or {}).items()],
+        changes=[
+            NotAsRecorded(claim=c, problem=problem, by_chance=c == by_chance)
+            for c, problem in (changes or {}).items()
+        ],
     )
     return answer("full", "now", {"p": Paper(title="P"), "q": Paper(title="Q")}, [replication], [])
 
@@ -72,6 +77,7 @@ def test_the_answer_counts() -> None:
     assert whole.as_recorded is True
     assert list(whole.papers) == ["p"]  # only those that a claim is of
     assert report(claim("a"), changes={"a": "moved"}).as_recorded is False
+    assert report(claim("a"), changes={"a": "changed"}, by_chance="a").as_recorded is True
 
 
 def test_the_names_of_the_fields_stay() -> None:
@@ -88,7 +94,7 @@ def test_the_names_of_the_fields_stay() -> None:
         "value low high verdict reason more_seeds investigated as_recorded",
         "ControlAnswer": "name why run claims",
         "ControlClaim": "name verdict as_recorded",
-        "NotAsRecorded": "claim problem",
+        "NotAsRecorded": "claim problem by_chance",
         "NotRun": "name title why",
         "Paper": "title author year url",
         "RecordAnswer": "commit date hash other_hash",
@@ -103,7 +109,8 @@ def test_junit_fails_what_is_not_as_recorded_and_nothing_else() -> None:
         report(
             claim("a"),
             claim("b", **MISSED, reason=hostile),
-            changes={"a": "moved", "gone": "vanished", "broken: a": "reproduced"},
+            changes={"a": "moved", "b": "changed", "gone": "vanished", "broken: a": "reproduced"},
+            by_chance="b",
         )
     )
     (suite,) = ET.fromstring(xml)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from common import answer
+from common import answer, record
+from common.claims import Verdict
 from common.cli import main
 from tests.conftest import ROOT
 
@@ -57,20 +58,39 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == (written / "report.schema.json").read_text(encoding="utf-8")
 
     # a claim that the record has and the claims no longer have is a change, and so is a control that holds
-    record = example / "expected/example/projection.record.yaml"
-    stored = record.read_text(encoding="utf-8")
-    record.write_text(stored.replace("squared_norm:", "vanished:"), encoding="utf-8")
+    path = example / "expected/example/projection.record.yaml"
+    stored = path.read_text(encoding="utf-8")
+    path.write_text(stored.replace("squared_norm:", "vanished:"), encoding="utf-8")
     assert replicate(example, "check", NAME) == 1
     assert "vanished: it is in the record, but was not evaluated" in capsys.readouterr().out
     assert answer.load(written).as_recorded is False
     assert '<failure message="not as recorded: vanished' in (written / "junit.xml").read_text(
         encoding="utf-8"
     )
-    record.write_text(stored, encoding="utf-8")
+    path.write_text(stored, encoding="utf-8")
     spec = example / "replications/example/projection.yaml"
     spec.write_text(spec.read_text(encoding="utf-8").replace("20.", "1e-2"), encoding="utf-8")
     assert replicate(example, "run", NAME, "--devices", "1") == 1
     assert "reproduced, though the control breaks it on purpose" in capsys.readouterr().out
+
+
+def test_a_verdict_that_chance_explains_is_said_and_is_no_failure(
+    example: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["run", "--devices", "1"], ["record"]):
+        replicate(example, *command, NAME, "--profile", "quick")
+    path = example / "expected/example/projection.record.yaml"
+    quick = record.load(path)["quick"]
+    kept = quick.claims["squared_norm"]
+    # a network that ended a little elsewhere
+    elsewhere = {"verdict": Verdict.INCONCLUSIVE, "samples": [kept.samples[0] + 1e-3, *kept.samples[1:]]}
+    claims = {"squared_norm": kept.model_copy(update=elsewhere)}
+    record.save(path, {"quick": quick.model_copy(update={"claims": claims})})
+    capsys.readouterr()
+    assert replicate(example, "check", NAME, "--profile", "quick") == 0
+    said = capsys.readouterr().out
+    assert "All as recorded, but for 1 verdict that chance explains." in said
+    assert "within chance: squared_norm: verdict changed from inconclusive to reproduced" in said
 
 
 def test_a_changed_spec_is_not_compared_with_the_record(

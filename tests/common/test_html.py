@@ -44,7 +44,10 @@ def replication(name: str, paper: str, verdicts: list[str], changed: str = "") -
         "name": name, "title": f"Title of {name}", "paper": paper, "command": f"replicate run {name}",
         "commit": "abc+", "run": run, "record": None, "claims": claims,
         "controls": [{"name": "broken", "why": "on purpose", "run": run, "claims": lost}],
-        "changes": [{"claim": changed, "problem": "moved"}] if changed else [],
+        "changes": [
+            *([{"claim": changed, "problem": "moved", "by_chance": False}] if changed else []),
+            {"claim": "claim_0", "problem": "to inconclusive", "by_chance": True},
+        ],
     }  # fmt: skip
 
 
@@ -86,6 +89,8 @@ def test_what_comes_from_files_is_shown_and_not_run(page: str) -> None:
     assert "full: never run" in page
     assert "2 of 6 claims were reproduced" in page
     assert "with changes that are not committed" in page
+    assert page.count(">within chance<") == 2  # a claim of each
+    assert page.count("to inconclusive") == 2
 
 
 def test_nothing_is_fetched_from_elsewhere(page: str) -> None:

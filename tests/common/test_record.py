@@ -1,6 +1,7 @@
 """Tests of common/record.py: what a record keeps, and which differences from it are reported."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,21 @@ def test_a_verdict_that_changed_either_way(old: Verdict, new: Verdict) -> None:
     changes = compared(outcome(1.0, verdict=old), outcome(1.0, verdict=new))
     expected = [] if old is new else [Change("c", f"verdict changed from {old} to {new}: because")]
     assert changes == expected
+
+
+@pytest.mark.parametrize("old", Verdict)
+@pytest.mark.parametrize("new", Verdict)
+def test_chance_explains_a_step_to_or_from_inconclusive_by_other_networks(old: Verdict, new: Verdict) -> None:
+    x = np.random.default_rng(1).normal(1.0, 0.1, 10)
+    was, near, far = (mean_of(y) for y in (x, [*x[:-1], x[-1] + 0.01], x + 1.0))
+    one_step = {
+        frozenset({Verdict.INCONCLUSIVE, other}) for other in (Verdict.REPRODUCED, Verdict.NOT_REPRODUCED)
+    }
+    for now, expected in ((near, {old, new} in one_step), (far, False), (was, False)):
+        changes = compared(replace(was, verdict=old), replace(now, verdict=new))
+        assert [change.by_chance for change in changes] == (
+            [] if old is new and now is not far else [expected]
+        )
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-7, 1.234564999, 4e8])

@@ -186,7 +186,7 @@ def _judged(replication: Replication, n_claims: int, controls: bool) -> dict[str
             for name, outcome in outcomes.items()
         },
         "claims": other,
-        "record": [f"{change.claim}: {change.problem}" for change in changes],
+        "record": [f"{change.claim}: {change.problem}" for change in changes if not change.by_chance],
     }
 
 
