@@ -28,6 +28,8 @@ ENVIRONMENT = {
 }
 """What workers have in their environment."""
 
+_PUT_OFF = (signal.SIGINT, signal.SIGTERM)
+
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -65,8 +67,13 @@ def spread(n: int) -> Iterator[Callable[..., Iterator[Any]]]:
         yield map
         return
     with workers(min(len(os.sched_getaffinity(0)), n)) as pool:
+
+        def start_all(*of: Any) -> Iterator[Any]:
+            with uninterrupted():  # until all workers are known, so that they can be ended
+                return pool.map(*of)
+
         try:
-            yield pool.map
+            yield start_all
         except BaseException:
             kill(pool)
             raise
@@ -94,8 +101,18 @@ def _end_with_the_command() -> None:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Put SIGINT and SIGTERM off; processes started meanwhile never get them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PUT_OFF)
+    came: list[int] = []
+    # another thread, one of numpy's, say, takes a signal that this one blocks, and Python handles it here
+    handlers = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (_PUT_OFF if threading.current_thread() is threading.main_thread() else ())
+    }
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for taken in came:
+            signal.raise_signal(taken)

@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from common.workers import ENVIRONMENT, PACKAGES, WORTH_WORKERS, spread, workers
+from common.workers import ENVIRONMENT, PACKAGES, WORTH_WORKERS, spread, uninterrupted, workers
 from tests.kills import ends
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,26 @@ def test_an_error_ends_what_workers_are_doing() -> None:
     with pytest.raises(KeyError):
         fail()
     assert time.monotonic() - began < 300
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_put_off_also_where_another_thread_takes_it(number: signal.Signals) -> None:
+    """Which one takes a signal is the system's to choose, of those that do not block it."""
+    came: list[bool] = []
+    before = signal.signal(number, lambda taken, frame: came.append(True))
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        with uninterrupted():
+            os.kill(os.getpid(), number)
+            time.sleep(0.1)
+            assert not came
+        assert came
+    finally:
+        signal.signal(number, before)
+        done.set()
+        thread.join()
 
 
 def test_no_worker_outlives_a_command_that_is_killed() -> None:
