@@ -24,6 +24,12 @@ FACTORS = (1, 2, 4, 8)
 NETWORKS, STEPS = 64, 500
 """The smallest sweep: so many networks, as far as whole seeds allow, in one shard."""
 
+LEAST_S = 1.0
+"""Seconds that the smallest sweep takes at least, with more seeds where it does not.
+
+What a step and a shard cost whatever their size is then a small part.
+"""
+
 
 class Measured(NamedTuple):
     """One sweep trained in a process of its own: its size, seconds, and the most bytes that it held."""
@@ -51,18 +57,20 @@ def scaling(spec: Spec, devices: Devices) -> Iterator[Axis]:
     """
     if spec.features_class is None:
         raise InputError(f"{spec.name}: calculated, not trained; name a replication that is trained")
-    seeds = max(1, round(NETWORKS / len(instances(_changed(spec, {"seeds": 1})))))
-    size = len(instances(_changed(spec, {"seeds": seeds})))
+    of_a_seed = len(instances(_changed(spec, {"seeds": 1})))
+    seeds = max(1, round(NETWORKS / of_a_seed))
 
     def small(networks: int = 1, steps: int = 1, shard: int = 1) -> dict[str, Any]:
         return {
             "seeds": seeds * networks,
             "trainer.max_steps": STEPS * steps,
             "trainer.stop_when_settled": False,
-            "shard_size": size * shard,
+            "shard_size": seeds * of_a_seed * shard,
             "shard_weights": 10**12,
         }
 
+    while _in_own_process(spec, small(), devices.accelerator).seconds < LEAST_S:
+        seeds *= 2
     for name, sweeps in (
         ("networks, of the same shards", [small(networks=k) for k in FACTORS]),
         ("steps", [small(steps=k) for k in FACTORS]),

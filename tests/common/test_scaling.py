@@ -26,12 +26,24 @@ def test_sweeps_grow_along_one_axis_at_a_time(small: Any, monkeypatch: pytest.Mo
     networks, steps, shard = scaling.scaling(small(), Devices("cpu", 4))
     n, s = 66, 500  # eleven seeds of six networks are the nearest to 64
     assert seen == [
+        (n, s, n),  # whether the smallest takes long enough
         *[(k * n, s, n) for k in (1, 2, 4, 8)],
         *[(n, k * s, n) for k in (1, 2, 4, 8)],
         *[(k * n, s, k * n) for k in (1, 2, 4, 8)],
     ]
     powers = [(axis.time_exponent, axis.memory_exponent) for axis in (networks, steps, shard)]
     assert powers == [pytest.approx(p) for p in ((1, 0), (0.5, 0), (1, 1))]
+
+
+def test_the_smallest_sweep_takes_a_second(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        scaling, "_in_own_process",
+        lambda spec, changes, accelerator: Measured(
+            6 * changes["seeds"], 500, 6 * changes["seeds"] / 200, changes["shard_size"]
+        ),
+    )  # fmt: skip
+    first = next(scaling.scaling(small(), Devices("cpu", 4)))
+    assert [(run.networks, run.memory) for run in first.runs] == [(k * 264, 264) for k in (1, 2, 4, 8)]
 
 
 def test_each_sweep_is_trained_in_its_own_process(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
