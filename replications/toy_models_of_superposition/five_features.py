@@ -67,10 +67,14 @@ _LOSS_ERROR = 1e-4
 
 
 class Networks(NamedTuple):
-    """Trained networks of one panel: arrays (networks, 2, features) and (networks, features), and factors."""
+    """Trained networks of one panel: arrays (networks, 2, features) and (networks, features), and factors.
+
+    `held_out`: their losses in the table, on inputs that were drawn and as means over features.
+    """
 
     weight: Array
     bias: Array
+    held_out: Array
     density: float
     decay: float
 
@@ -109,7 +113,7 @@ def select(table: pd.DataFrame, panel: Panel, best_of: int = TEN) -> Networks:
     weight = np.stack([column(f"weight_{k}_{i}") for k in range(2) for i in range(N_FEATURES)], axis=1)
     bias = np.stack([column(f"bias_{i}") for i in range(N_FEATURES)], axis=1)
     density, decay = (float(table[name].to_numpy()[best[0]]) for name in ("density", "decay"))
-    return Networks(weight.reshape(-1, 2, N_FEATURES), bias, density, decay)
+    return Networks(weight.reshape(-1, 2, N_FEATURES), bias, column("loss"), density, decay)
 
 
 def shows(table: pd.DataFrame, panel: Panel, shape: Shape, best_of: int = TEN) -> "pd.Series[bool]":
@@ -159,6 +163,12 @@ def length_ratio(table: pd.DataFrame) -> float:
 def loss(table: pd.DataFrame, panel: Panel) -> float:
     """The mean loss on the exact distribution of the inputs, summed over features."""
     return float(np.mean(select(table, panel).losses()))
+
+
+def held_out_ratio(table: pd.DataFrame) -> float:
+    """The losses in the table over the exact ones: a mean over the networks of the three panels."""
+    panels = [select(table, panel) for panel in PUBLISHED_SHAPE]
+    return float(np.mean([N_FEATURES * found.held_out / found.losses() for found in panels]))
 
 
 def not_below_the_optimum(table: pd.DataFrame) -> "pd.Series[bool]":

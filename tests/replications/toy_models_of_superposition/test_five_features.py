@@ -18,6 +18,7 @@ from replications.toy_models_of_superposition.five_features import (
     angle_difference,
     angle_within,
     figures,
+    held_out_ratio,
     length_ratio,
     loss,
     mean_bias,
@@ -298,6 +299,16 @@ def test_losses_are_exact_and_not_below_the_optimum(monkeypatch: pytest.MonkeyPa
     # a claimed optimum that is not the lowest
     monkeypatch.setattr(five_features, "optimal_loss", lambda *of: 1.01 * optimal_loss(*of))
     assert not_below_the_optimum(table).tolist() == 3 * [False]
+
+
+def test_losses_by_another_reduction_are_seen() -> None:
+    table = ideal(30)
+    exact = {panel: select(table, panel).losses().mean() for panel in PUBLISHED_SHAPE}
+    table["loss"] = table["part"].map(exact).astype(float) / 5 + 1e-9 * table["seed"]
+    assert held_out_ratio(table) == pytest.approx(1, abs=1e-2)
+    for loss, verdict in ((table["loss"], Verdict.REPRODUCED), (5 * table["loss"], Verdict.NOT_REPRODUCED)):
+        judged = FIVE_FEATURES.judged(table.assign(loss=loss), ["held_out_loss"])
+        assert judged["held_out_loss"].verdict is verdict
 
 
 def test_verdicts() -> None:
