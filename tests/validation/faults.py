@@ -5,6 +5,7 @@ in the judging of results nothing is trained again. What is not said to touch a 
 same: named are those that are tried, few enough to take minutes.
 """
 
+import functools
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -330,7 +331,7 @@ def _optimizer(**changes: Callable[[Any], Any]) -> None:
                 group.update({name: f(group[name]) for name, f in changes.items() if name in group})
             return optimizer
 
-        return made
+        return functools.partial(made)  # as the one that it stands for: its keywords are looked at
 
     put(spec.Spec, "optimizer_of", optimizer_of)
 
