@@ -35,7 +35,7 @@ CASES = [
     # hooks of its own, a schedule in steps, the optimiser's state cleared in the middle
     ["incidental_polysemanticity/duplication", *QUICK, "--set", "trainer.max_steps=3000"],
     # random draws, a compiled step, and what it records in Python
-    ["incidental_polysemanticity/noise", *QUICK, "--set", "trainer.max_steps=2000", "--set", "shard_size=8"],
+    ["incidental_polysemanticity/noise", *QUICK, "--set", "trainer.max_steps=2000", "--set", "shard_size=32"],
     # networks that settle one by one
     ["incidental_polysemanticity/start_correlation", *QUICK, "--set", "trainer.max_steps=2500"],
 ]
