@@ -41,6 +41,7 @@ from replications.toy_models_of_superposition.phase_diagram_theory import (
 
 __all__ = [
     "agreement",
+    "at_optimum",
     "boundary",
     "boundary_error",
     "boundary_log_ratio",
@@ -263,12 +264,24 @@ def superposition_when_dense(table: pd.DataFrame, part: str, selection: Selectio
     return float(found.superposition[learned].max())
 
 
+def at_optimum(
+    table: pd.DataFrame, quantity: Literal["norm", "superposition"], r: float, density: float
+) -> float:
+    """The norm or superposition of the extra feature, part `cuts`: the mean over networks at the optimum.
+
+    Raises:
+        ValueError: if the part has no networks of that importance and density, or for any other quantity.
+    """
+    columns = {"norm": "feature_norm_1", "superposition": "superposition_1"}
+    if quantity not in columns:
+        raise ValueError(f"quantity: expected one of {', '.join(columns)}, got {quantity!r}")
+    return float(_at_optimum(table, "cuts", r, density)[columns[quantity]].mean())
+
+
 def confused_product(table: pd.DataFrame, density: float) -> float:
     """The product of the two weights of networks without bias, part `no_bias`: 1/2 for a confused feature.
 
-    The mean over the networks that found the optimum: whose loss is within 2 % of the lowest. A mean over all
-    would count networks stuck in the antipodal phase, at p = .6 with 5 % more loss; a single best network or
-    a median would not be smooth in the seeds, as the jackknife needs.
+    The mean over the networks at the optimum.
 
     Raises:
         ValueError: if the part has no networks of that density.
@@ -288,13 +301,23 @@ def confused_loss(table: pd.DataFrame, density: float) -> float:
 
 
 def _without_bias(table: pd.DataFrame, density: float) -> Array:
-    column = _columns(table, "no_bias")
-    here = np.isclose(column("density"), density, rtol=1e-6, atol=0)
-    if not here.any():
-        raise ValueError(f"density: part 'no_bias' has none of {density:g}")
-    loss = column("loss")
-    here &= loss <= OPTIMAL_LOSS * np.nanmin(loss[here])
-    return np.stack([column("weight_0_0"), column("weight_0_1")], axis=1)[here]
+    found = _at_optimum(table, "no_bias", 1.0, density)
+    return found[["weight_0_0", "weight_0_1"]].to_numpy(dtype=float)
+
+
+def _at_optimum(table: pd.DataFrame, part: str, r: float, density: float) -> pd.DataFrame:
+    """The networks of a cell that found the optimum: whose loss is within 2 % of the lowest.
+
+    A mean over all would count networks stuck in another phase, which without bias, at p = .6, have 5 % more
+    loss; a single best network or a median would not be smooth in the seeds, as the jackknife needs.
+    """
+    found = table[table["part"] == part]
+    for name, value in (("extra_importance", r), ("density", density)):
+        found = found[np.isclose(found[name].to_numpy(dtype=float), value, rtol=1e-6, atol=0)]
+    if found.empty:
+        raise ValueError(f"part {part!r}: no network at r = {r:g}, p = {density:g}")
+    best: pd.DataFrame = found[found["loss"] <= OPTIMAL_LOSS * found["loss"].min()]
+    return best
 
 
 class Diagram(NamedTuple):

@@ -1,6 +1,7 @@
 """Tests of phase_diagram.py: estimates on tables of made-up networks, whose answers are known."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,14 +9,17 @@ import pytest
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from common.claims import load_claims
 from common.metrics import feature_norm, superposition
 from common.style import BLUE, RED
+from replications.toy_models_of_superposition import phase_diagram
 from replications.toy_models_of_superposition.phase_diagram import (
     EXACT_BOUNDARY,
     NOT_LEARNED,
     PUBLISHED_BOUNDARY,
     Selection,
     agreement,
+    at_optimum,
     boundary,
     boundary_log_ratio,
     cells,
@@ -34,10 +38,12 @@ from replications.toy_models_of_superposition.phase_diagram_theory import (
     best_configuration,
     configurations,
     exact_boundary,
+    exact_optimum,
     relative_gap,
     theory_boundary,
 )
 
+EXPECTED = Path(__file__).parents[3] / "expected" / "toy_models_of_superposition" / "phase_diagram.yaml"
 CUT_DENSITIES = np.geomspace(1, 0.1, 60)
 STEP = CUT_DENSITIES[0] / CUT_DENSITIES[1]
 SELECTIONS: tuple[Selection, Selection] = ("published", "best")
@@ -230,6 +236,25 @@ def test_confused_feature_and_its_loss() -> None:
     assert confused_loss(table, 0.4) == pytest.approx(0.4**2 / 3, rel=1e-5)
 
 
+def test_lengths_at_the_optimum() -> None:
+    """Of three networks one is stuck, with the extra feature not learned."""
+    weight = [[[1.0, -0.9]], [[-1.1, 0.9]], [[1.0, 0.1]]]
+    table = networks("cuts", weight, 0.1, 0.1, seed=[0, 1, 2], loss=[0.055, 0.0551, 0.06])
+    assert at_optimum(table, "norm", 0.1, 0.1) == pytest.approx(0.9)
+    assert at_optimum(table, "superposition", 0.1, 0.1) == pytest.approx((1 + 1.1**2) / 2)
+    with pytest.raises(ValueError, match="quantity: expected one of norm, superposition, got 'loss'"):
+        at_optimum(table, "loss", 0.1, 0.1)  # type: ignore[arg-type]
+
+
+def test_the_theory_of_the_lengths() -> None:
+    (other, extra), _ = exact_optimum(0.1, 0.1)
+    claims = load_claims(EXPECTED, phase_diagram)
+    for name, value in (("pair_norm", abs(extra)), ("pair_superposition", other**2)):
+        theory = claims[name].theory
+        assert theory is not None
+        assert value == pytest.approx(theory.value, abs=1e-3)
+
+
 def test_missing_rows_are_named() -> None:
     table = cut(CUT_DENSITIES < 0.4, 0.316)
     for estimate in (agreement, superposition_when_dense, diagram):
@@ -239,9 +264,9 @@ def test_missing_rows_are_named() -> None:
         boundary(table, 0.5, "best")
     with pytest.raises(ValueError, match="needs at least 2 seeds per cell"):
         boundary(table, 0.316, "published")
-    with pytest.raises(ValueError, match="part 'no_bias': the table has no such networks"):
+    with pytest.raises(ValueError, match=r"part 'no_bias': no network at r = 1, p = 0\.6"):
         confused_product(table, 0.6)
-    with pytest.raises(ValueError, match=r"density: part 'no_bias' has none of 0\.3"):
+    with pytest.raises(ValueError, match=r"part 'no_bias': no network at r = 1, p = 0\.3"):
         confused_loss(networks("no_bias", [[[1.0, 1.0]]], 1.0, 0.6), 0.3)
     with pytest.raises(ValueError, match="selection: expected published or best, got 'worst'"):
         cells(table, "cuts", "worst")  # type: ignore[arg-type]
