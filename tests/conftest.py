@@ -10,7 +10,7 @@ import torch
 
 from common import ensemble
 from common.cli import main
-from common.document import parse_value
+from common.document import nearest, parse_value
 from common.spec import Spec, load_spec
 
 # as in training: several threads on such small tensors wait for each other, minutes when the machine is busy
@@ -51,6 +51,22 @@ SETTLING = {
     "seeds": "5",
 }
 """Changes of the small spec: networks whose outcome is settled before training ends."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option that plants a mistake in the code under test."""
+    what = "plant this mistake, one of `python -m tests.validation faults --list`: tests that fail notice it"
+    parser.addoption("--fault", metavar="NAME", help=what)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Plant the mistake that was asked for, before any test has imported what it replaces."""
+    if (name := config.getoption("--fault")) is not None:
+        from tests.validation.faults import FAULTS
+
+        if name not in FAULTS:
+            raise pytest.UsageError(f"--fault {name}: no such fault; {nearest(name, list(FAULTS))}")
+        FAULTS[name].plant()
 
 
 @pytest.fixture

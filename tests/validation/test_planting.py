@@ -1,5 +1,7 @@
 import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,17 @@ def test_a_suite_that_is_caught_without_a_fault_shows_nothing(tmp_path: Path) ->
         path.write_text(json.dumps(found), encoding="utf-8")
     with pytest.raises(InputError, match="without any fault polysemanticity_definitions/definitions came"):
         planting.study(ROOT, ["not_turned"], [], 1, tmp_path, Console(quiet=True))
+
+
+@pytest.mark.parametrize(("name", "code"), [(NONE, 0), ("norm_not_rooted", 1), ("norm_not_roted", 4)])
+def test_pytest_plants_a_fault_and_its_tests_notice_it(name: str, code: int) -> None:
+    of_metrics = str(ROOT / "tests" / "common" / "test_metrics.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--fault", name, of_metrics]
+    found = subprocess.run(
+        [*command, "-k", "scale or length"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == code, found.stdout + found.stderr
+    assert ("did you mean 'norm_not_rooted'" in found.stderr) == (code == 4)
 
 
 def test_an_unknown_fault_or_replication_is_named_with_its_nearest(tmp_path: Path) -> None:
