@@ -1,5 +1,6 @@
 """Faults planted one by one, each in a process of its own, and what notices them: `study`."""
 
+import hashlib
 import json
 import multiprocessing
 import traceback
@@ -58,10 +59,10 @@ def show(console: Console) -> None:
 def study(
     root: Path, names: list[str], on: list[str], workers: int, out: Path, console: Console
 ) -> list[Trial]:
-    """Plant these faults, or all, and print and write to `out`/faults.csv what notices each.
+    """Plant these faults, or all, and print and write to a faults.csv in `out` what notices each.
 
     `on` names the replications that they are tried on, of those that they touch; none for all of these. A
-    trial that is stored in `out` is not made again.
+    trial that is stored in `out` is not made again, unless code or claims have changed since.
 
     Raises:
         InputError: if there is no such fault or replication, or the unbroken suite is caught.
@@ -73,6 +74,7 @@ def study(
     chosen = [FAULTS[name] for name in names or FAULTS if name != NONE]
     pairs = [(fault.name, name) for fault in chosen for name in fault.touches if not on or name in on]
     touched = [name for name in EVERYTHING if any(name == other for _, other in pairs)]
+    out /= sources(root)
     # what is not broken first: the rest is compared with it, and judged from it
     _make(root, [(NONE, name) for name in touched], workers, out, console)
     unbroken = [_read(root, (NONE, name), out) for name in touched]
@@ -80,11 +82,22 @@ def study(
     trials = unbroken + [_read(root, pair, out) for pair in pairs]
     table = table_of(trials)
     table.to_csv(out / "faults.csv", index=False)
+    console.print(f"written: {out / 'faults.csv'}", highlight=False, soft_wrap=True)
     for line in summary(trials):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if wrong := [trial.replication for trial in unbroken if trial.caught]:
         raise InputError(f"without any fault {', '.join(wrong)} came out otherwise; nothing is shown")
     return trials
+
+
+def sources(root: Path) -> str:
+    """A digest of what a trial depends on: code, specs, claims, records and faults."""
+    digest = hashlib.sha256()
+    for folder in ("common", "replications", "expected", "tests/validation"):
+        for path in sorted((root / folder).rglob("*")):
+            if path.suffix in (".py", ".yaml"):
+                digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def _make(root: Path, pairs: list[tuple[str, str]], workers: int, out: Path, console: Console) -> None:

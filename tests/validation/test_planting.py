@@ -15,7 +15,7 @@ from replications.toy_models_of_superposition import model as toy
 from tests.conftest import ROOT
 from tests.validation import faults, planting
 from tests.validation.faults import DEFINITIONS, EVERYTHING, FAULTS, NONE, Fault, fault, swap
-from tests.validation.planting import Trial, run, summary, table_of
+from tests.validation.planting import Trial, run, sources, summary, table_of
 
 
 def test_faults_are_many_and_of_all_replications() -> None:
@@ -122,7 +122,7 @@ def test_the_summary_says_what_noticed_each_fault_and_which_are_not_noticed() ->
 
 def test_a_suite_that_is_caught_without_a_fault_shows_nothing(tmp_path: Path) -> None:
     for name, lost in ((NONE, ["a"]), ("not_turned", [])):
-        path = tmp_path / "trials" / name / f"{DEFINITIONS}.json"
+        path = tmp_path / sources(ROOT) / "trials" / name / f"{DEFINITIONS}.json"
         path.parent.mkdir(parents=True)
         found = {"outcomes": {}, "table": "", "claims": lost, "record": [], "error": ""}
         path.write_text(json.dumps(found), encoding="utf-8")
@@ -139,6 +139,19 @@ def test_pytest_plants_a_fault_and_its_tests_notice_it(name: str, code: int) -> 
     )
     assert found.returncode == code, found.stdout + found.stderr
     assert ("did you mean 'norm_not_rooted'" in found.stderr) == (code == 4)
+
+
+def test_trials_are_tied_to_the_code_and_the_claims(tmp_path: Path) -> None:
+    path = tmp_path / "expected" / "paper" / "result.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("claims: {}", encoding="utf-8")
+    before = sources(tmp_path)
+    path.with_suffix(".png").write_bytes(b"a figure")
+    assert sources(tmp_path) == before
+    path.write_text("claims: {a: {}}", encoding="utf-8")
+    changed = sources(tmp_path)
+    path.rename(path.with_name("other.yaml"))
+    assert len({before, changed, sources(tmp_path)}) == 3
 
 
 def test_an_unknown_fault_or_replication_is_named_with_its_nearest(tmp_path: Path) -> None:
