@@ -389,7 +389,7 @@ def _diagram_figure(table: pd.DataFrame, part: str) -> Figure:
     )  # fmt: skip
     first = figure.add_subplot(grid[:, 0])
     panels = [first, *(figure.add_subplot(grid[:, i], sharex=first, sharey=first) for i in (1, 2))]
-    titles = {"published": "mean of ten without the worst", "best": "best of ten"}
+    titles = {"published": "mean without the worst network", "best": "best network"}
     for axes, selection in zip(panels, _SELECTIONS, strict=False):
         shown = diagram(table, part, selection)
         rgb = colour(shown.norm, shown.superposition)
