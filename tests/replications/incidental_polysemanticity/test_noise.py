@@ -225,7 +225,7 @@ def expected_loss(weight: Tensor, sigma: float) -> Tensor:
     return total
 
 
-def least_loss(sigma: float, seed: int) -> Tensor:
+def overlaps_of_least_loss(sigma: float, seed: int) -> Tensor:
     """W W^T where `expected_loss` is lowest, from a random start."""
     start = torch.randn(8, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) / 4
     weight = start.requires_grad_()
@@ -258,12 +258,12 @@ def test_the_expected_loss_is_least_for_a_simplex_of_the_claimed_length() -> Non
     assert margin is not None
     assert margin.value is not None
     for seed in range(3):
-        found = least_loss(0.15, seed)
+        found = overlaps_of_least_loss(0.15, seed)
         length = found.diagonal().mean()
         simplex = length * (torch.eye(8) * 8 - 1) / 7
         torch.testing.assert_close(found, simplex, rtol=0, atol=1e-5, check_dtype=False)
         assert float(length) == pytest.approx(theory.value, abs=1e-4)
-        larger = float(least_loss(0.15 * 2**0.5, seed).diagonal().mean())
+        larger = float(overlaps_of_least_loss(0.15 * 2**0.5, seed).diagonal().mean())
         assert margin.value < (theory.value - larger) / 3
 
 

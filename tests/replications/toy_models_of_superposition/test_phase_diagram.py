@@ -1,18 +1,16 @@
 """Tests of phase_diagram.py: estimates on tables of made-up networks, whose answers are known."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy import linalg
 
-from common.claims import load_claims
 from common.metrics import feature_norm, superposition
 from common.style import BLUE, RED
-from replications.toy_models_of_superposition import phase_diagram
 from replications.toy_models_of_superposition.phase_diagram import (
     EXACT_BOUNDARY,
     NOT_LEARNED,
@@ -41,9 +39,11 @@ from replications.toy_models_of_superposition.phase_diagram_theory import (
     exact_optimum,
     relative_gap,
     theory_boundary,
+    two_feature_loss,
 )
+from tests.replications.under_test import UnderTest
 
-EXPECTED = Path(__file__).parents[3] / "expected" / "toy_models_of_superposition" / "phase_diagram.yaml"
+CLAIMS = UnderTest("toy_models_of_superposition/phase_diagram").claims
 CUT_DENSITIES = np.geomspace(1, 0.1, 60)
 STEP = CUT_DENSITIES[0] / CUT_DENSITIES[1]
 SELECTIONS: tuple[Selection, Selection] = ("published", "best")
@@ -248,11 +248,45 @@ def test_lengths_at_the_optimum() -> None:
 
 def test_the_theory_of_the_lengths() -> None:
     (other, extra), _ = exact_optimum(0.1, 0.1)
-    claims = load_claims(EXPECTED, phase_diagram)
     for name, value in (("pair_norm", abs(extra)), ("pair_superposition", other**2)):
-        theory = claims[name].theory
+        theory = CLAIMS[name].theory
         assert theory is not None
         assert value == pytest.approx(theory.value, abs=1e-3)
+
+
+def test_the_margin_of_a_length_is_above_the_jitter_of_adamw() -> None:
+    """Near an optimum each step is the rate times gradient over its root mean square, a linear process.
+
+    The covariance of such a process solves a Lyapunov equation, of the curvature and the spread of gradients.
+    """
+    r, p, rate, batch = 0.1, 0.1, 1e-3, 1024
+    at = np.concatenate(exact_optimum(r, p))
+    shift = 1e-3 * np.eye(4)
+    around = at + np.array([[a + b, a - b] for a in shift for b in shift]).reshape(4, 4, 2, 4)
+    around = np.concatenate([around, 2 * at - around], axis=2)
+    losses = two_feature_loss(around[..., :2], around[..., 2:], r, p) / 2  # the model's is the mean
+    curvature = losses @ [1, -1, 1, -1] / (4 * 1e-6)
+
+    def loss(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        error = torch.relu(weights[:2] * (weights[:2] @ x) + weights[2:]) - x
+        return (torch.tensor([1, r]) * error.square()).mean()
+
+    uniforms = torch.rand(2, 200_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gradients = torch.vmap(torch.func.grad(loss), (None, 0))(
+        torch.from_numpy(at), uniforms[0] * (uniforms[1] < p)
+    )
+    spread = np.cov(gradients.numpy().T) / batch
+    size = np.sqrt(np.diag(spread))
+    covariance = linalg.solve_continuous_lyapunov(
+        rate * curvature / size[:, None], rate**2 * spread / np.outer(size, size)
+    )
+    other, extra = np.sqrt(np.diag(covariance))[:2]
+    assert extra == pytest.approx(0.007, abs=5e-4)
+    margins = [CLAIMS[name].margin for name in ("pair_norm", "pair_superposition")]
+    for margin, jitter in zip(margins, (extra, 2 * at[0] * other), strict=True):
+        assert margin is not None
+        assert margin.value is not None
+        assert margin.value > 2.5 * jitter
 
 
 def test_missing_rows_are_named() -> None:
