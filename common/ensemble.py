@@ -56,6 +56,12 @@ class Ensemble(LightningModule, ABC):
         factors: the model's arguments that differ between instances, a value or a tensor (instances,)
     """
 
+    compiled: bool
+    """Whether loss and gradient ran compiled: not if that failed, or the model has ways of its own.
+
+    Known once training has begun: what could not be compiled once is not tried again in the same process.
+    """
+
     seed_index: Tensor
     steps: Tensor
     """After how many steps each network was found settled, or training ended: a tensor (instances,)."""
@@ -79,6 +85,7 @@ class Ensemble(LightningModule, ABC):
         self.automatic_optimization = False
         self.losses = torch.zeros(len(self.seed_index))
         self.compiles = True
+        self.compiled = False
         self.optimizer: Callable[..., Optimizer] = torch.optim.AdamW
         self.lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None
 
@@ -129,6 +136,7 @@ class Ensemble(LightningModule, ABC):
             torch.no_grad()
         ):  # where it is asked for a gradient by itself; one code for training and evaluation
             gradients, losses = gradient(weights, self.factors, uniforms, first_rows)
+        self.compiled = gradient.compiled is not None
         return losses, gradients
 
     def training_step(self, batches: Iterator[Tensor]) -> None:
@@ -229,7 +237,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @functools.cache
-def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -> Gradient:
+def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -> "_Gradient":
     """The gradients and losses of an ensemble; if it compiles, once for each model and distribution."""
 
     def total(
@@ -249,7 +257,7 @@ def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -
         return dict(zip(leaves, gradients, strict=True)), losses.detach()
 
     if not compiles:
-        return plain
+        return _Gradient(plain, None)
     # by default the compiler gives up after 8 versions of this function, those of all models together
     compiled = torch.compile(  # type: ignore[call-overload]  # torch's overloads leave the last two out
         torch.func.grad(total, has_aux=True),
@@ -259,28 +267,34 @@ def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -
         isolate_recompiles=True,
         recompile_limit=256,
     )
-    state = {"compiles": True}
-    seen: set[tuple[torch.Size, ...]] = set()
+    return _Gradient(plain, compiled)
 
-    def gradient(
-        weights: Weights, factors: dict[str, Tensor], uniforms: Tensor, first_rows: Tensor
+
+class _Gradient:
+    """An ensemble's gradient, by its compiled function until that fails, from then on the plain way."""
+
+    def __init__(self, plain: Gradient, compiled: Gradient | None) -> None:
+        self.plain = plain
+        self.compiled = compiled
+        self.seen: set[tuple[torch.Size, ...]] = set()
+
+    def __call__(
+        self, weights: Weights, factors: dict[str, Tensor], uniforms: Tensor, first_rows: Tensor
     ) -> tuple[Weights, Tensor]:
-        if state["compiles"]:
+        if self.compiled is not None:
             tensors = (*weights.values(), *factors.values(), uniforms, first_rows)
             # marking takes as long as a small step: only for shapes that may be compiled now. Not marked,
             # they would be compiled for these sizes alone, and evaluated by other code than trained
-            if (shapes := tuple(tensor.shape for tensor in tensors)) not in seen:
-                seen.add(shapes)
+            if (shapes := tuple(tensor.shape for tensor in tensors)) not in self.seen:
+                self.seen.add(shapes)
                 for tensor in tensors:
                     torch._dynamo.maybe_mark_dynamic(tensor, 0)
             try:
-                return compiled(weights, factors, uniforms, first_rows)  # type: ignore[no-any-return]
+                return self.compiled(weights, factors, uniforms, first_rows)
             except (BackendCompilerFailed, RuntimeError) as error:
                 if is_out_of_memory(error):
                     raise
-                state["compiles"] = False
+                self.compiled = None
                 first_line = (str(error).splitlines() or [type(error).__name__])[0]
                 warnings.warn(f"training runs uncompiled, slower: {first_line}", stacklevel=2)
-        return plain(weights, factors, uniforms, first_rows)
-
-    return gradient
+        return self.plain(weights, factors, uniforms, first_rows)
