@@ -5,7 +5,7 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
@@ -99,9 +99,7 @@ def missing(run: Run) -> list[Shard]:
     if complete and run.keep.empty:
         return []
     return [
-        shard
-        for shard in shards(run.spec)
-        if not (complete or run.has(shard.number)) or run.lacks_weights(shard)
+        shard for shard in shards(run.spec) if not (complete or run.has(shard)) or run.lacks_weights(shard)
     ]
 
 
@@ -118,12 +116,14 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
             little memory for a single network or for the workers.
     """
     started = time.monotonic()
+    progress = progress or Progress()
     with ExitStack() as locks:
         for run in runs:
             if run.table() is None or missing(run):
                 locks.enter_context(run.locked())
         # looked at again: another run may have ended just before
         found = {run: missing(run) for run in runs}
+        clear(found, progress)
         todo = [(run, shard) for run, some in found.items() for shard in some]
         if devices.n > 1:
             price = [cost for run, some in found.items() for cost in costs(run.spec, some)]
@@ -140,11 +140,18 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
             if not left[id(run)]:
                 finish(run)
         # closed at once when something fails here: its workers end with it
-        with closing(devices.train_shards(todo, progress or Progress())) as done:
+        with closing(devices.train_shards(todo, progress)) as done:
             for run, _ in done:
                 left[id(run)] -= 1
                 if not left[id(run)]:
                     finish(run)
+
+
+def clear(todo: Mapping[Run, list[Shard]], progress: Progress) -> None:
+    """Set aside what lies where the results of these shards go and is not theirs, and tell of it."""
+    for run, some in todo.items():
+        for line in run.set_aside(some):
+            progress.noted(run, line)
 
 
 def _code(spec: Spec) -> tuple[str, str]:

@@ -209,7 +209,7 @@ def test_a_network_that_diverges_leaves_the_others_alone(small: Any, tmp_path: P
     whole = trained(Run(small(), tmp_path))
     pd.testing.assert_frame_equal(table[~lost][whole.columns], whole[~lost], check_exact=True)
     assert table.loc[~lost, "count"].notna().all()
-    rows, state = run.weights(0)
+    rows, state = run.weights(shards(run.spec)[0])
     infinite = ~state["weights.weight"].isfinite().all(dim=(1, 2)).numpy()
     assert (infinite == lost.loc[rows].to_numpy()).all()
 
@@ -265,11 +265,11 @@ def test_a_shard_that_does_not_fit_is_halved(
     run, told = Run(spec, tmp_path, "all"), Told()
     total = work(run)
     pd.testing.assert_frame_equal(trained(run, told), whole, rtol=1e-5)
-    assert [run.has(number) for number in range(3)] == [True, True, False]
+    assert [run.has(shard) for shard in shards(run.spec)] == [True, True, False]
     assert told.steps == total
     # 9 networks, and halves of 4 and 5; each line once, though there are two shards
     assert sorted(note[0] for note in told.notes) == ["4", "5", "9"]
-    rows, state = run.weights(0)
+    rows, state = run.weights(shards(run.spec)[0])
     assert rows == list(shards(spec)[0].rows.index)
     np.testing.assert_array_equal(
         state["weights.weight"].flatten(1),
