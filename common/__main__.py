@@ -3,18 +3,20 @@
 import sys
 
 from common import workers
+from common.environment import undisturbed
 
 
 def main() -> int:
     """Run `replicate` with the command line's arguments; the exit code, see `common.cli.main`."""
-    try:
-        if "run" in sys.argv:
-            workers.prepare()
-        from common import cli  # what it imports takes seconds
-    except KeyboardInterrupt:
-        print("replicate: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return cli.main()
+    with undisturbed():  # Lightning reads some when it is imported
+        try:
+            if "run" in sys.argv:
+                workers.prepare()
+            from common import cli  # what it imports takes seconds
+        except KeyboardInterrupt:
+            print("replicate: stopped; the same command goes on from here", file=sys.stderr)
+            return 130
+        return cli.main()
 
 
 if __name__ == "__main__":

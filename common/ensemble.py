@@ -159,6 +159,7 @@ class Ensemble(LightningModule, ABC):
     def after_step(self) -> None:
         """What a model does after each step, which `global_step` counts; by default nothing."""
 
+    @torch.inference_mode(False)  # in which gradients cannot be taken, and somebody's notebook may be
     def evaluate(self) -> Tensor:
         """Each network's mean loss on held-out inputs that all seeds share, a tensor (instances,)."""
         batches = iter(Draws(self.features, [0], stream="evaluation"))

@@ -71,6 +71,7 @@ class Result:
         """The figures by name, drawn anew."""
         return draw(self.replication.run.spec.code, self.table)
 
+    @torch.inference_mode(False)  # in which weights would be constants for good
     def model(self, query: str = "all") -> Ensemble:
         """The trained networks that `query` says, in the order of the table: a LightningModule.
 
@@ -94,7 +95,7 @@ class Result:
         found: dict[int, dict[str, torch.Tensor]] = {}
         for shard in shards(run.spec):
             if not shard.rows.index.intersection(rows.index).empty:
-                kept, state = run.weights(shard.number)
+                kept, state = run.weights(shard)
                 found |= {row: {k: v[i] for k, v in state.items()} for i, row in enumerate(kept)}
         if missing := sum(row not in found for row in rows.index):
             how = f"`replicate run {self.replication.name} --keep-weights QUERY` or keep_weights= does"
