@@ -17,11 +17,11 @@ _MOST = 500
 
 
 @contextmanager
-def blamed(what: str, after: str = "") -> Iterator[None]:
+def blamed(what: str, at: str | None = None, after: str = "") -> Iterator[None]:
     """Tell in one line of a fault in a replication's code while `what` is done, its exits included.
 
-    `after` is added, as in "what was trained is stored". Input errors, interrupts, and faults that are not in
-    such code pass as they are.
+    `at` is the place where none of its lines is behind the fault, which passes as it is if that is None, as
+    input errors and interrupts do. `after` is added, as in "; what was trained is stored".
 
     Raises:
         InputError: for a fault.
@@ -31,10 +31,10 @@ def blamed(what: str, after: str = "") -> Iterator[None]:
     except (InputError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
-        place = blame(error)
-        if place is None and not isinstance(error, SystemExit):
+        place = blame(error) or at
+        if place is None:
             raise
-        raise InputError(f"{place or 'somewhere'}: {what} failed: {told(error)}{after}") from error
+        raise InputError(f"{place}: {what} failed: {told(error)}{after}") from error
 
 
 def blame(error: BaseException) -> str | None:

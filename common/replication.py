@@ -108,7 +108,7 @@ def judge(replication: Replication, n_claims: int) -> Judged:
     controls = {}
     for name, control in spec.controls.items():
         broken = {claim: replication.claims[claim] for claim in control.rejects}
-        lost = evaluate(broken, spec.code, tables[name])
+        lost = evaluate(broken, spec.code, tables[name], of_control=True)
         controls[name] = {claim: outcome.verdict for claim, outcome in lost.items()}
     outcomes = evaluate(replication.claims, spec.code, tables[None])
     if replication.overridden:

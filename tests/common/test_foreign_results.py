@@ -1,6 +1,7 @@
 """Results that are not this run's are never served: they are named, set aside and made again."""
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -173,7 +174,7 @@ def test_a_shard_that_is_not_this_one_is_made_again(
 def broken(data: object) -> bytes:
     if isinstance(data, bytes):
         return data
-    buffer = results.io.BytesIO()
+    buffer = io.BytesIO()
     torch.save(data, buffer)
     return buffer.getvalue()
 
