@@ -579,10 +579,11 @@ def _check_structures(document: Document, spec: Spec) -> None:
                 where = blame(error)
                 said = f"{where}: {told(error)}" if where else one_line(error) or told(error)
                 raise document.error(("sweep", i), said) from None
-            shape = str([grid.optimizer, [weight.shape for weight in getattr(model, "weights", {}).values()]])
-            if isinstance(model, Ensemble) and shape not in tried:
+            if isinstance(model, Ensemble):
+                shape = str([grid.optimizer, [weight.shape for weight in model.parameters()]])
+                if shape not in tried:
+                    _try_training(document, spec, i, model)
                 tried.add(shape)
-                _try_training(document, spec, i, model)
 
 
 def _check_size(document: Document, spec: Spec, entry: int, row: Mapping[str, Any]) -> None:
