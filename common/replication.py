@@ -115,9 +115,11 @@ def judge(replication: Replication, n_claims: int) -> Judged:
         return Judged(outcomes, controls, None, None, False)
     stored = records.load(replication.found.record)
     record = stored.get(spec.profile)
-    changes = records.differences(record, outcomes, controls, n_claims)
-    changes += records.uninvestigated(stored, replication.claims)
     other_hash = record is not None and record.hash != replication.run.hash
+    changes = records.differences(record, outcomes, controls, n_claims)
+    if record is not None:
+        changes += records.unsound(record, outcomes, same_hash=not other_hash)
+    changes += records.uninvestigated(stored, replication.claims)
     return Judged(outcomes, controls, changes, record, other_hash)
 
 
