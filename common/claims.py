@@ -280,6 +280,15 @@ def load_claims(path: Path, code: ModuleType) -> dict[str, Claim]:
     return claims
 
 
+def n_claims_in(path: Path) -> int:
+    """How many claims the file `path` has, read without the code of their estimates.
+
+    Raises:
+        InputError: as `load_claims`.
+    """
+    return len(Document.load(path).validate(_ClaimsFile).claims)
+
+
 def _check_function(document: Document, place: Place, claim: Claim, code: ModuleType) -> None:
     functions = [n for n, f in vars(code).items() if inspect.isfunction(f) and not n.startswith("_")]
     name = str(claim.estimate.function)

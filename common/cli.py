@@ -17,17 +17,20 @@ from rich.table import Table
 
 from common import answer, report, workers
 from common import record as records
+from common.answer import NotRun
 from common.bench import Bench, bench
 from common.ceiling import Machine
 from common.claims import Verdict
 from common.cluster import cluster
 from common.document import InputError, one_line, parse_value
+from common.files import write
 from common.find import Found, announce, find_all, find_root, find_spec, find_specs
 from common.fit import tell_of_diverged
 from common.new import make
 from common.parts import Part, train_part
 from common.progress import shown
 from common.publish import Fresh, draw_figures, publish, schema
+from common.rehearsal import rehearse
 from common.replication import Replication, claims_of, count_claims, judge, judge_all, load_replication
 from common.results import Run, commit
 from common.scaling import scaling
@@ -219,10 +222,14 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
     chosen = _place(options, replications)
     for replication in replications:
         records.load(replication.found.record)  # a mistake in it is known before training
+    n_claims = _claims_of_roots(replications)
     runs = [run for replication in replications for run in replication.runs]
     if options.keep_weights is not None:
         _tell_of_weights(replications, console)
     lacking = {run: missing(run) for run in runs} if part is None else part.missing(runs)
+    for replication in replications:
+        if any(lacking[run] for run in replication.runs):
+            rehearse(replication)
     todo = {run: steps for run, some in lacking.items() if (steps := network_steps(run, some))}
     if not todo:
         console.print("Nothing to train: all results are stored.")
@@ -244,7 +251,6 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
         )
     if part is not None:
         return _tell_of_part(part, runs, console)
-    n_claims = _claims_of_roots(replications)
     with workers.spread(len(replications)) as spread_map:
         counts = [n_claims[replication.found.root] for replication in replications]
         judged, drawn = spread_map(judge, replications, counts), spread_map(draw_figures, replications)
@@ -327,6 +333,12 @@ def _tell(
         but = f", but for {chances} {verdicts} that chance explains" if chances else ""
         console.print(f"{problems} things are not as recorded." if problems else f"All as recorded{but}.")
     _write_report(options, root, replications, console, fresh)
+    for replication in replications:
+        outcomes = fresh[replication.name].judged.outcomes
+        if all(outcome.verdict is Verdict.INVALID for outcome in outcomes.values()) and not problems:
+            raise InputError(
+                f"{replication.name}: no claim could be judged: {next(iter(outcomes.values())).reason}"
+            )
     return 1 if problems else 0
 
 
@@ -337,27 +349,36 @@ def _write_report(
     console: Console,
     fresh: Mapping[str, Fresh],
 ) -> None:
-    """Write the report at the end of a run: on the whole suite, or only on what was changed for this run."""
+    """Write the report at the end of a run: on the whole suite, or only on what was changed for this run.
+
+    Raises:
+        InputError: if it cannot be written: a run whose report is missing has not done what it was to do.
+    """
     roots = {one.found.root for one in replications if not one.found.installed}
     home = roots.pop() if len(roots) == 1 else root
-    to, known = (options.out or home / "results") / "report", replications
+    within = options.out or home / "results"
+    to = within / "report"
+    known: list[Replication] = []
+    not_loaded: list[NotRun] = []
+    judged = {replication.name: replication for replication in replications}
     if any(replication.overridden for replication in replications):
         to = to / "changed"
     else:
-        own = find_specs(home)
-        judged = {replication.name: replication for replication in replications}
-        known = [
-            judged.get(name) or load_replication(home, str(found.path), options.profile, None, options.out)
-            for name, found in own.items()
-            if name in judged or options.profile in ("full", *found.spec().fields.profiles)
-        ]
-        known += [one for one in replications if one.name not in own]
-    try:
-        publish(options.profile, known, to, fresh, _commands(options, known), judge_rest=False)
-    except OSError as error:
-        console.print(f"no report: {error}", markup=False)
-    else:
-        console.print(f"report: {to / 'report.html'}", highlight=False, markup=False)
+        for name, found in find_specs(home).items():
+            try:
+                if name in judged:
+                    known.append(judged.pop(name))
+                elif options.profile in ("full", *load_fields(found.path).profiles):
+                    path = str(found.path)
+                    known.append(load_replication(home, path, options.profile, None, options.out))
+            except InputError as error:  # a mistake in another replication, which nobody asked for
+                not_loaded.append(NotRun(name=name, title="", why=str(error)))
+    known += judged.values()
+    commands = _commands(options, known)
+    publish(
+        options.profile, known, to, fresh, commands, within=within, judge_rest=False, not_loaded=not_loaded
+    )
+    console.print(f"report: {to / 'report.html'}", highlight=False, markup=False)
 
 
 def _commands(options: argparse.Namespace, replications: list[Replication]) -> dict[str, str]:
@@ -376,13 +397,11 @@ def _report(options: argparse.Namespace, root: Path, console: Console) -> int:
     if options.schema:
         print(schema(), end="")
         return 0
-    to = options.to or (options.out or root / "results") / "report"
+    within = options.to or options.out or root / "results"
+    to = options.to or within / "report"
     replications = _replications(options, root)
     commands = _commands(options, replications)
-    try:
-        written = publish(options.profile, replications, to, {}, commands, judge_rest=True)
-    except OSError as error:
-        raise InputError(f"{to}: the report cannot be written: {error}") from None
+    written = publish(options.profile, replications, to, {}, commands, within=within, judge_rest=True)
     for left_out in written.not_run:
         console.print(f"not run: {left_out.name}: {left_out.why}", highlight=False, markup=False)
     console.print(f"report: {to / 'report.html'}", highlight=False, markup=False)
@@ -427,7 +446,7 @@ def _record(options: argparse.Namespace, root: Path, console: Console) -> int:
         records.save(replication.found.record, stored)
         console.print(f"written: {replication.found.record}")
     for path, text in readmes(root).items():
-        path.write_text(text, encoding="utf-8")
+        write(path, text, within=root)
     return 0
 
 

@@ -184,13 +184,20 @@ class Ensemble(LightningModule, ABC):
     def resumable(self) -> bool:
         """Whether a checkpoint holds all that training changes: weights and buffers.
 
-        A model with hooks of its own (`on_...`, `before_step`, `after_step`) may change more: its
-        `on_save_checkpoint` says what.
+        A model that `has_hooks` may change more: its `on_save_checkpoint` says what.
         """
+        return "on_save_checkpoint" in self._own or not self.has_hooks
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether it does more while it trains: it has `on_...`, `before_step` or `after_step` of its own."""
+        return any(name.startswith(("on_", "before_step", "after_step")) for name in self._own)
+
+    @property
+    def _own(self) -> set[str]:
+        """The names that the model's class, or one between it and this one, defines."""
         classes = type(self).__mro__
-        own = {name for one in classes[: classes.index(Ensemble)] for name in vars(one)}
-        hooks = ("on_", "before_step", "after_step")
-        return "on_save_checkpoint" in own or not any(name.startswith(hooks) for name in own)
+        return {name for one in classes[: classes.index(Ensemble)] for name in vars(one)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the buffers, of which Lightning has only the persistent ones."""

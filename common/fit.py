@@ -72,7 +72,7 @@ def train_alone(
         if not run.keep.empty:  # not on the device, where the memory may be needed
             states.append({name: tensor.cpu() for name, tensor in ensemble.state().items()})
 
-    with one_thread(), undisturbed(), _numerics(), _quiet():
+    with one_thread(), undisturbed(), numerics(), _quiet():
         name = f"{run.spec.name}/{run.variant.name}/{run.hash}"
         with blamed(f"{run.spec.name}, shard {shard.number}: training"):
             logger = run.spec.logger_of(run.folder, name, f"shard_{shard.number:05d}")
@@ -238,11 +238,11 @@ def _measure(ensemble: Ensemble) -> dict[str, Tensor]:
     for weight in ensemble.weights.values():
         finite &= weight.isfinite().flatten(1).all(dim=1)
     if finite.all():
-        return _with_loss(loss, ensemble)
+        return with_loss(loss, ensemble)
     trained = {name: weight.clone() for name, weight in ensemble.weights.items()}
     for weight in ensemble.weights.values():
         weight[~finite] = weight[finite][0] if finite.any() else torch.ones_like(weight[0])
-    measured = _with_loss(loss, ensemble)
+    measured = with_loss(loss, ensemble)
     for name, weight in ensemble.weights.items():
         weight.copy_(trained[name])
     return {
@@ -253,7 +253,7 @@ def _measure(ensemble: Ensemble) -> dict[str, Tensor]:
     }
 
 
-def _with_loss(loss: Tensor, ensemble: Ensemble) -> dict[str, Tensor]:
+def with_loss(loss: Tensor, ensemble: Ensemble) -> dict[str, Tensor]:
     """The metrics of the networks after their loss, which a metric may not replace."""
     metrics = ensemble.metrics()
     if "loss" in metrics:
@@ -446,7 +446,7 @@ class _Curve(Callback):
 
 
 @contextmanager
-def _numerics() -> Iterator[None]:
+def numerics() -> Iterator[None]:
     """Train as the spec says, whatever this process is set to.
 
     Without denormals: decayed moments would slow training many times. What torch, numpy and Python are set to

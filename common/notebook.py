@@ -15,9 +15,10 @@ from common.document import InputError, one_line
 from common.ensemble import Ensemble
 from common.find import announce, find_root, find_spec
 from common.fit import build
+from common.rehearsal import rehearse
 from common.replication import Replication, load_replication
 from common.sweep import choose, shards
-from common.training import Devices, train
+from common.training import Devices, missing, train
 
 
 class Result:
@@ -151,4 +152,6 @@ def _train(replication: Replication, devices: int) -> None:
         chosen = Devices.choose(count=devices)
     except ValueError as error:
         raise InputError(f"devices: {error}") from None
+    if missing(replication.run):
+        rehearse(replication)
     train([replication.run], chosen)

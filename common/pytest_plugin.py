@@ -98,14 +98,17 @@ class _Spec(pytest.File):
 
     def setup(self) -> None:
         """Train what is missing, and judge."""
+        from common.rehearsal import rehearse
         from common.replication import count_claims, judge
-        from common.training import Devices, train
+        from common.training import Devices, missing, train
 
         root, stash = self.config.stash[_ROOT], self.config.stash
         if _CLAIMS not in stash:
             stash[_CLAIMS] = count_claims(root)
         # one process of pytest-xdist is one of many
         count = 1 if hasattr(self.config, "workerinput") else None
+        if any(map(missing, self.replication.runs)):
+            rehearse(self.replication)
         train(self.replication.runs, Devices.choose(count=count))
         self.problems: list[Change] = judge(self.replication, stash[_CLAIMS]).problems
 

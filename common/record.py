@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from common.claims import Claim, Outcome, Verdict, jackknife, jackknife_error, judge, t_quantile, widen
 from common.document import Document, Loader, Strict
+from common.files import write
 
 FALSE_ALARMS = 0.01
 """The probability that a run of the whole suite reports a moved value where nothing has changed."""
@@ -103,9 +104,7 @@ def save(path: Path, records: Mapping[str, Record]) -> None:
     """Put `records`, by profile, into the file `path`, all at once or not at all."""
     data = {"profiles": {profile: record.model_dump(mode="json") for profile, record in records.items()}}
     text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(_HEADER + text, encoding="utf-8")
-    temporary.replace(path)
+    write(path, _HEADER + text, within=path.parent)
 
 
 def differences(

@@ -420,9 +420,18 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
     return spec
 
 
-def is_logging(key: str) -> bool:
-    """Whether the dotted `key` of a spec says what is logged, which no result depends on."""
-    return key.startswith(tuple(f"trainer.{name}" for name in _LOGGING))
+def is_neutral(key: str) -> bool:
+    """Whether no result depends on the dotted `key` of a spec: it says what is logged, shown or too large."""
+    return _is_below(key, "watch", "limits", *(f"trainer.{name}" for name in _LOGGING))
+
+
+def is_of_the_setting(key: str) -> bool:
+    """Whether the dotted `key` of a spec is of what the paper did, not of how often and in which pieces."""
+    return not (is_neutral(key) or _is_below(key, "seeds", "shard_size", "shard_weights", "trainer.compile"))
+
+
+def _is_below(key: str, *tops: str) -> bool:
+    return any(f"{key}.".startswith(f"{top}.") for top in tops)
 
 
 def class_arguments(function: Callable[..., Any] | None) -> dict[str, Argument]:

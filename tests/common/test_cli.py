@@ -69,9 +69,17 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
     )
     path.write_text(stored, encoding="utf-8")
     spec = example / "replications/example/projection.yaml"
-    spec.write_text(spec.read_text(encoding="utf-8").replace("20.", "1e-2"), encoding="utf-8")
+    text = spec.read_text(encoding="utf-8")
+    spec.write_text(text.replace("20.", "2e-2"), encoding="utf-8")
     assert replicate(example, "run", NAME, "--devices", "1") == 1
     assert "reproduced, though the control breaks it on purpose" in capsys.readouterr().out
+    # the default: nothing is broken
+    spec.write_text(text.replace("20.", "1e-2"), encoding="utf-8")
+    assert replicate(example, "run", NAME, "--devices", "1") == 2
+    assert (
+        "controls.decayed.set: changes nothing: the control and the run are the same"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_verdict_that_chance_explains_is_said_and_is_no_failure(
@@ -83,7 +91,10 @@ def test_a_verdict_that_chance_explains_is_said_and_is_no_failure(
     quick = record.load(path)["quick"]
     kept = quick.claims["squared_norm"]
     # a network that ended a little elsewhere
-    elsewhere = {"verdict": Verdict.INCONCLUSIVE, "samples": [kept.samples[0] + 1e-3, *kept.samples[1:]]}
+    elsewhere = {
+        "verdict": Verdict.INCONCLUSIVE, "low": 0.5, "high": 1.1,
+        "samples": [kept.samples[0] + 1e-3, *kept.samples[1:]],
+    }  # fmt: skip
     claims = {"squared_norm": kept.model_copy(update=elsewhere)}
     record.save(path, {"quick": quick.model_copy(update={"claims": claims})})
     capsys.readouterr()

@@ -344,7 +344,7 @@ def test_a_failing_shard_keeps_what_is_done(
 def test_numerics_are_set_for_training_only() -> None:
     before = torch.get_num_threads()
     tiny = torch.tensor([1e-39])
-    with one_thread(), fit._numerics():
+    with one_thread(), fit.numerics():
         assert torch.get_num_threads() == 1
         assert (tiny / 2).item() == 0
     assert torch.get_num_threads() == before
