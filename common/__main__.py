@@ -2,12 +2,14 @@
 
 import sys
 
-from common import workers
+from common import compiling, workers
 
 
 def main() -> int:
     """Run `replicate` with the command line's arguments; the exit code, see `common.cli.main`."""
     try:
+        if note := compiling.prepare():
+            print(f"replicate: {note}", file=sys.stderr)
         if "run" in sys.argv:
             workers.prepare()
         from common import cli  # what it imports takes seconds
