@@ -221,9 +221,6 @@ def _why_no_compiler() -> str | None:
 
     compiler = config.cpp.cxx[-1]
     named = "CXX" in os.environ
-    cure = (
-        "set CXX to the path of one that works" if named else "install it, or set CXX to the path of another"
-    )
     what = f"CXX={compiler}" if named else compiler
     if shutil.which(compiler) is None:
         if not named:
