@@ -3,7 +3,6 @@
 Nothing here imports torch before it is needed: importing it fails without a folder for compiled code.
 """
 
-import atexit
 import fcntl
 import functools
 import getpass
@@ -18,6 +17,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -37,6 +37,7 @@ _NOWHERE = os.sep
 
 _PRIVATE = "replicate-"
 _FRESH_S = 60.0
+_LAST = -1000
 _locks: list[TextIO] = []
 
 
@@ -134,7 +135,8 @@ def _use_private_folder() -> bool:
         lock = (folder / "lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
         _locks.append(lock)  # for as long as this process lives
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        # after multiprocessing has removed what it has there
+        Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=_LAST)
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
         return True
     return False
