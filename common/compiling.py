@@ -17,6 +17,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, TextIO
@@ -36,6 +37,7 @@ _NOWHERE = os.sep
 """The folder for compiled code where none can be written: it exists, which importing torch takes."""
 
 _PRIVATE = "replicate-"
+_OF_USER = {"XDG_CACHE_HOME": "", "HOME": ".cache"}
 _FRESH_S = 60.0
 _LAST = -1000
 _locks: list[TextIO] = []
@@ -112,17 +114,12 @@ def _temporary_folder_serves() -> bool:
 
 def _use_private_folder() -> bool:
     """Make a private folder for all temporary files, wherever it can be."""
-    bases = [Path("/var/tmp"), Path("/dev/shm")]
-    for name, inside in (("XDG_CACHE_HOME", ""), ("HOME", ".cache")):
-        if os.environ.get(name):
-            bases.append(Path(os.environ[name]) / inside)
-    with_python = []
-    try:
+    bases = [Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")]
+    bases += [Path(os.environ[name], inside) for name, inside in _OF_USER.items() if os.environ.get(name)]
+    with suppress(FileNotFoundError):
         if (first := Path(tempfile.gettempdir())) != Path.cwd():
-            with_python.append(first)
-    except FileNotFoundError:
-        pass
-    for base in (*with_python, *bases):
+            bases.insert(0, first)
+    for base in dict.fromkeys(bases):
         try:
             base.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=_PRIVATE, dir=base))
@@ -146,7 +143,8 @@ def _remove_left(base: Path) -> None:
     """Remove what processes that were killed have left in `base`."""
     for lock in base.glob(f"{_PRIVATE}*/lock"):
         try:
-            if lock.stat().st_uid != os.getuid() or time.time() - lock.stat().st_mtime < _FRESH_S:
+            mine = lock.parent.lstat().st_uid == os.getuid()
+            if not mine or time.time() - lock.lstat().st_mtime < _FRESH_S:
                 continue
             with lock.open("a") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
