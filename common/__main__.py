@@ -2,7 +2,7 @@
 
 import sys
 
-from common import workers
+from common import compiling, workers
 from common.environment import undisturbed
 
 
@@ -10,6 +10,8 @@ def main() -> int:
     """Run `replicate` with the command line's arguments; the exit code, see `common.cli.main`."""
     with undisturbed():  # Lightning reads some when it is imported
         try:
+            if note := compiling.prepare():
+                print(f"replicate: {note}", file=sys.stderr)
             if "run" in sys.argv:
                 workers.prepare()
             from common import cli  # what it imports takes seconds

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from common import compiling
 from common.features import Blocks, Draws, Features, generator
 
 NUMERICS = 1
@@ -29,6 +30,7 @@ BLOCK_STEPS = 50
 
 Weights = dict[str, Tensor]
 Start = Callable[[np.random.Generator], Mapping[str, Tensor]]
+Note = Callable[[str], None]
 Gradient = Callable[[Weights, dict[str, Tensor], Tensor, Tensor], tuple[Weights, Tensor]]
 
 # One loop over the batch that forms inputs, outputs, loss and gradients and stores nothing between them: by
@@ -86,6 +88,7 @@ class Ensemble(LightningModule, ABC):
         self.losses = torch.zeros(len(self.seed_index))
         self.compiles = True
         self.compiled = False
+        self.note: Note = warnings.warn
         self.optimizer: Callable[..., Optimizer] = torch.optim.AdamW
         self.lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None
 
@@ -135,7 +138,7 @@ class Ensemble(LightningModule, ABC):
         with (
             torch.no_grad()
         ):  # where it is asked for a gradient by itself; one code for training and evaluation
-            gradients, losses = gradient(weights, self.factors, uniforms, first_rows)
+            gradients, losses = gradient(weights, self.factors, uniforms, first_rows, self.note)
         self.compiled = gradient.compiled is not None
         return losses, gradients
 
@@ -287,22 +290,23 @@ class _Gradient:
         self.seen: set[tuple[torch.Size, ...]] = set()
 
     def __call__(
-        self, weights: Weights, factors: dict[str, Tensor], uniforms: Tensor, first_rows: Tensor
+        self, weights: Weights, factors: dict[str, Tensor], uniforms: Tensor, first_rows: Tensor, note: Note
     ) -> tuple[Weights, Tensor]:
         if self.compiled is not None:
-            tensors = (*weights.values(), *factors.values(), uniforms, first_rows)
-            # marking takes as long as a small step: only for shapes that may be compiled now. Not marked,
-            # they would be compiled for these sizes alone, and evaluated by other code than trained
-            if (shapes := tuple(tensor.shape for tensor in tensors)) not in self.seen:
-                self.seen.add(shapes)
-                for tensor in tensors:
-                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
-            try:
-                return self.compiled(weights, factors, uniforms, first_rows)
-            except (BackendCompilerFailed, RuntimeError) as error:
-                if is_out_of_memory(error):
-                    raise
-                self.compiled = None
-                first_line = (str(error).splitlines() or [type(error).__name__])[0]
-                warnings.warn(f"training runs uncompiled, slower: {first_line}", stacklevel=2)
+            if (why := compiling.obstacle(uniforms.device.type)) is None:
+                tensors = (*weights.values(), *factors.values(), uniforms, first_rows)
+                # marking takes as long as a small step: only for shapes that may be compiled now. Not marked,
+                # they would be compiled for these sizes alone, and evaluated by other code than trained
+                if (shapes := tuple(tensor.shape for tensor in tensors)) not in self.seen:
+                    self.seen.add(shapes)
+                    for tensor in tensors:
+                        torch._dynamo.maybe_mark_dynamic(tensor, 0)
+                try:
+                    return self.compiled(weights, factors, uniforms, first_rows)
+                except (BackendCompilerFailed, RuntimeError, OSError, ImportError) as error:
+                    if is_out_of_memory(error):
+                        raise
+                    why = compiling.explain(error)
+            self.compiled = None
+            note(f"{compiling.UNCOMPILED}: {why}")
         return self.plain(weights, factors, uniforms, first_rows)

@@ -25,7 +25,7 @@ from torch import Tensor
 from common.blame import blamed, line_of, told
 from common.computed import Computed
 from common.document import InputError
-from common.ensemble import BLOCK_STEPS, Ensemble, is_out_of_memory
+from common.ensemble import BLOCK_STEPS, Ensemble, Note, is_out_of_memory
 from common.environment import undisturbed
 from common.results import Run
 from common.spec import Spec
@@ -47,7 +47,6 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Those of the networks' losses that a logger gets, beside their mean."""
 
 Advance = Callable[[int], None]
-Note = Callable[[str], None]
 
 
 def train_alone(
@@ -148,6 +147,7 @@ def _train_rows(
         check_metrics(model, columns, shard.rows)
         advance(len(shard.rows))
     else:
+        model.note = note
         # what was logged before would be lost: a shard with a logger starts anew
         partial = _Partial(run, shard) if run is not None and model.resumable and logger is None else None
         try:
@@ -495,17 +495,19 @@ _SETTINGS: list[tuple[Callable[[], Any], Callable[[Any], None], Any]] = [
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep out Lightning's lines on each fit, whose advice does not apply, and dumps of the compiler.
+    """Keep out Lightning's lines on each fit, whose advice does not apply, and tracebacks of the compiler.
 
     That compiling failed is said by the ensemble, in one line.
     """
-    levels = {"lightning.pytorch": logging.ERROR, "torch._inductor.scheduler": logging.CRITICAL + 1}
+    compilers = ("torch._dynamo", "torch._functorch", "torch._inductor")
+    levels = {"lightning.pytorch": logging.ERROR, **dict.fromkeys(compilers, logging.CRITICAL + 1)}
     before = {name: logging.getLogger(name).level for name in levels}
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning\.")
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="Can't find Python.h")
         try:
             yield
         finally:

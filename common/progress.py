@@ -103,7 +103,7 @@ class _OnTerminal(Progress):
         self.bars.update(self.watched[state.title], completed=len(state.values), description=str(state))
 
     def noted(self, run: Run, note: str) -> None:
-        self.bars.console.print(f"{_title(run)}: {note}", highlight=False, markup=False)
+        self.bars.console.print(f"{_title(run)}: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 class _InLines(Progress):
@@ -138,4 +138,4 @@ class _InLines(Progress):
         self._print(f"{_title(run)}: {note}")
 
     def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)

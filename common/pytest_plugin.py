@@ -37,9 +37,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Collect from the replications where the command line names no place."""
     if config.getoption("replications"):
+        from common import compiling
         from common.document import InputError
         from common.find import find_root
 
+        if note := compiling.prepare():
+            config.issue_config_time_warning(UserWarning(note), stacklevel=2)
         try:
             root = find_root()
         except InputError as error:

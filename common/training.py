@@ -15,8 +15,10 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 import torch
 
+from common.compiling import UNCOMPILED
 from common.document import InputError
-from common.fit import Advance, Note, train_alone
+from common.ensemble import Note
+from common.fit import Advance, train_alone
 from common.results import Run
 from common.spec import Spec
 from common.sweep import Shard, costs, shards
@@ -60,7 +62,7 @@ class Devices(NamedTuple):
 
 
 class Progress:
-    """What training tells of itself while it goes on; this one keeps it to itself."""
+    """What training tells of itself while it goes on; this one keeps to itself how far it is."""
 
     def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
         """A shard has done so many network-steps since the last call, or can leave them out."""
@@ -70,6 +72,7 @@ class Progress:
 
     def noted(self, run: Run, note: str) -> None:
         """Something that someone should know has come up in training, a line; said once for each run."""
+        warnings.warn(note, stacklevel=2)
 
 
 class Place(Protocol):
@@ -166,8 +169,10 @@ def train_shards(
     noted: set[tuple[int, str]] = set()
 
     def note(run: Run, text: str) -> None:
-        if (id(run), text) not in noted:
-            noted.add((id(run), text))
+        # why nothing is compiled here holds for all runs
+        key = (0 if text.startswith(UNCOMPILED) else id(run), text)
+        if key not in noted:
+            noted.add(key)
             progress.noted(run, text)
 
     if devices.n == 1 or len(todo) <= 1:
@@ -218,8 +223,6 @@ _worker: dict[str, Any] = {}
 
 def _start_worker(reports: "SimpleQueue[tuple[int, int | str]]", numbers: "SimpleQueue[int]") -> None:
     _worker["reports"], _worker["number"] = reports, numbers.get()
-    if _worker["number"]:  # what holds for one worker holds for all: said once
-        warnings.filterwarnings("ignore", message="training runs uncompiled")
     # a worker has one thread: it compiles in its own process and starts no others
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
+from common import compiling
+
 WORTH_WORKERS = 4
 """For so many things to do and more, worker processes save more time than it takes to start them."""
 
@@ -35,6 +37,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 
 def prepare() -> None:
     """Start the process that workers are forked from, which imports for seconds beside what goes on."""
+    compiling.prepare()
     CONTEXT.set_forkserver_preload(PACKAGES)
     resource_tracker.ensure_running()  # when it starts it lets signals come through again
     before = dict(os.environ)
