@@ -35,6 +35,12 @@ PARTIAL_S = 30.0
 PARTIAL_SHARE = 0.01
 """The share of the time that checkpoints may take, at most: where writing is slow they are rarer."""
 
+KEEPS_DENORMALS = (
+    "this processor cannot be told to take denormal numbers for 0: training may be many times slower, and "
+    "numbers may differ from those of others"
+)
+"""What is noted where that is so, of the machine and so once for all runs."""
+
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Those of the networks' losses that a logger gets, beside their mean."""
 
@@ -62,7 +68,7 @@ def train_alone(
         if not run.keep.empty:  # not on the device, where the memory may be needed
             states.append({name: tensor.cpu() for name, tensor in ensemble.state().items()})
 
-    with one_thread(), _numerics(), _quiet():
+    with one_thread(), _numerics(note), _quiet():
         name = f"{run.spec.name}/{run.variant.name}/{run.hash}"
         logger = run.spec.logger_of(run.folder, name, f"shard_{shard.number:05d}")
         where = run if resumes else None
@@ -385,9 +391,10 @@ class _Curve(Callback):
 
 
 @contextmanager
-def _numerics() -> Iterator[None]:
+def _numerics(note: Note) -> Iterator[None]:
     """Train without denormals: decayed moments would slow training many times."""
-    torch.set_flush_denormal(True)
+    if not torch.set_flush_denormal(True):
+        note(KEEPS_DENORMALS)
     try:
         yield
     finally:

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 import torch
 
-from common.document import InputError
-from common.fit import Advance, Note, train_alone
+from common.fit import KEEPS_DENORMALS, Advance, Note, train_alone
 from common.results import Run
 from common.spec import Spec
 from common.sweep import Shard, costs, shards
-from common.workers import CONTEXT, kill, uninterrupted, workers
+from common.system import processors
+from common.workers import CONTEXT, broken, end_if_starting, kill, startable, starting, workers
 
 
 class Devices(NamedTuple):
@@ -43,7 +43,7 @@ class Devices(NamedTuple):
         n_gpus = torch.cuda.device_count()
         if accelerator == "auto":
             accelerator = "cuda" if n_gpus else "cpu"
-        available = n_gpus if accelerator == "cuda" else len(os.sched_getaffinity(0))
+        available = n_gpus if accelerator == "cuda" else processors()
         if accelerator == "cuda" and available < (count or 1):
             raise ValueError(f"{count or 1} GPUs asked for, this machine has {available}")
         return cls(accelerator, count or available)
@@ -117,6 +117,8 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
         InputError: if another run is writing into one of the folders, one cannot be written, or there is too
             little memory for a single network or for the workers.
     """
+    if devices.n > 1:
+        end_if_starting()
     started = time.monotonic()
     with ExitStack() as locks:
         for run in runs:
@@ -155,12 +157,17 @@ def _code(spec: Spec) -> tuple[str, str]:
 def train_shards(
     todo: list[tuple[Run, Shard]], devices: Devices, progress: Progress
 ) -> Generator[tuple[Run, Shard]]:
-    """Train and store shards, on all devices at once; yields each as it is done."""
+    """Train and store shards, on all devices at once; yields each as it is done.
+
+    Raises:
+        InputError: if workers cannot be started, or one ends before its work does.
+    """
     noted: set[tuple[int, str]] = set()
 
     def note(run: Run, text: str) -> None:
-        if (id(run), text) not in noted:
-            noted.add((id(run), text))
+        of = 0 if text == KEEPS_DENORMALS else id(run)
+        if (of, text) not in noted:
+            noted.add((of, text))
             progress.noted(run, text)
 
     if devices.n == 1 or len(todo) <= 1:
@@ -170,14 +177,15 @@ def train_shards(
             progress.finished(run, shard, table)
             yield run, shard
         return
-    reports: SimpleQueue[tuple[int, int | str]] = CONTEXT.SimpleQueue()
-    numbers: SimpleQueue[int] = CONTEXT.SimpleQueue()
+    with startable():
+        reports: SimpleQueue[tuple[int, int | str]] = CONTEXT.SimpleQueue()
+        numbers: SimpleQueue[int] = CONTEXT.SimpleQueue()
     count = min(devices.n, len(todo))
     for number in range(count):
         numbers.put(number)
     with workers(count, _start_worker, reports, numbers) as pool:
         try:
-            with uninterrupted():  # until all workers are known, so that they can be ended
+            with startable(), starting():  # until all workers are known, so that they can be ended
                 futures: dict[Future[pd.DataFrame], tuple[Run, Shard]] = {
                     pool.submit(_train_in_worker, run, shard, devices.accelerator, position): (run, shard)
                     for position, (run, shard) in enumerate(todo)
@@ -194,15 +202,12 @@ def train_shards(
                 for future in done:
                     progress.finished(*futures[future], future.result())
                     yield futures[future]
-        except BaseException as error:
+        except BrokenProcessPool:
+            raise broken(pool) from None
+        except BaseException:
             # also in the middle of a shard: Lightning would catch a SIGTERM and train on. Shards are on disk
             # whole or not at all
             kill(pool)
-            if isinstance(error, BrokenProcessPool):
-                raise InputError(
-                    "a worker process was killed, most likely by the system as memory ran out; "
-                    f"{count} of them trained at once, fewer need less (--devices); what is finished is kept"
-                ) from None
             raise
 
 
