@@ -30,7 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--replications-profile", default="quick", help="full or a profile of the specs (quick)")
     group.addoption(
         "--replications-out", type=Path,
-        help="where results are stored (default: ROOT/results); write it with an equals sign",
+        help="where results are stored (default: ROOT/results, here if ROOT is installed); write it with an "
+        "equals sign",
     )  # fmt: skip
 
 
@@ -38,10 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Collect from the replications where the command line names no place."""
     if config.getoption("replications"):
         from common.document import InputError
-        from common.find import find_root
+        from common.find import find_own, find_root
 
         try:
             root = find_root()
+            if config.args_source is not pytest.Config.ArgsSource.ARGS:
+                find_own(root)
         except InputError as error:
             raise pytest.UsageError(str(error)) from None
         config.stash[_ROOT] = root
