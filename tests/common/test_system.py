@@ -92,7 +92,8 @@ def test_what_notebooks_set_for_matplotlib_is_not_the_command_s(
     (tmp_path / "NONSENSE").write_bytes(b"backend: nonsense\nfont.size: \xff\xfe many\n")
     setting = {name: value.replace("NONSENSE", str(tmp_path / "NONSENSE")) for name, value in setting.items()}
     code = "import sys; from common.__main__ import main; sys.exit(main())"
-    for command in (["list"], ["run", *SHORT, "--devices", "2"]):
-        exit_code, _, errors = replicate(example, *command, code=code, **setting)
-        assert (exit_code, errors) == (0, "")
-    assert list(example.glob("results/*/*/*/*/figures/*.png"))
+    # which both import it; the style decides how figures come out, in workers too
+    command = ["list"] if "MPLBACKEND" in setting else ["run", *SHORT, "--devices", "2"]
+    exit_code, _, errors = replicate(example, *command, code=code, **setting)
+    assert (exit_code, errors) == (0, "")
+    assert ("run" in command) == bool(list(example.glob("results/*/*/*/*/figures/*.png")))
