@@ -24,15 +24,25 @@ from common.claims import Verdict
 from common.cluster import cluster
 from common.document import InputError, one_line, parse_value
 from common.files import write
-from common.find import Found, announce, find_all, find_root, find_spec, find_specs
+from common.find import (
+    Found,
+    announce,
+    find_all,
+    find_named,
+    find_own,
+    find_root,
+    find_specs,
+    results_folder,
+)
 from common.fit import tell_of_diverged
+from common.git import committed
 from common.new import make
 from common.parts import Part, train_part
 from common.progress import shown
 from common.publish import Fresh, draw_figures, publish, schema
 from common.rehearsal import rehearse
 from common.replication import Replication, claims_of, count_claims, judge, judge_all, load_replication
-from common.results import Run, commit
+from common.results import Run
 from common.scaling import scaling
 from common.spec import Spec, load_fields, n_networks
 from common.sweep import shards
@@ -118,7 +128,11 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (*trained.values(), benches):
         sub.add_argument("--profile", default="full", help="full (default) or a profile of the spec")
     for name, sub in trained.items():
-        sub.add_argument("--out", type=Path, help="where results are stored (default: ROOT/results)")
+        sub.add_argument(
+            "--out",
+            type=Path,
+            help="where results are stored (default: ROOT/results, here if ROOT is installed)",
+        )
         if name == "record":
             continue
         sub.add_argument(
@@ -142,7 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     reports = add("report", _report, "write the report on stored results, as a page and for machines")
     reports.add_argument("--profile", default="full", help="full (default) or a profile of the spec")
-    reports.add_argument("--out", type=Path, help="where results are stored (default: ROOT/results)")
+    reports.add_argument(
+        "--out", type=Path, help="where results are stored (default: ROOT/results, here if ROOT is installed)"
+    )
     reports.add_argument("--to", type=Path, help="the folder to write into (default: OUT/report)")
     reports.add_argument("--schema", action="store_true", help="print the JSON schema of report.json instead")
     compares = add("compare", _compare, "say in what two reports differ", names=False)
@@ -158,18 +174,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _named(options: argparse.Namespace, root: Path) -> list[Found]:
-    """The replications asked for.
+    """The replications asked for, each once.
 
     Raises:
-        InputError: if two are of one paper's folder in two roots, as their modules would have the same names.
+        InputError: as `find_named`; also if two are of one paper's folder in two roots, as their modules
+            would have the same names.
     """
-    found = [find_spec(root, name) for name in options.names] or list(find_specs(root).values())
+    found = find_named(root, options.names, _tell_aside)
     roots: dict[str, Path] = {}
     for one in found:
         first = roots.setdefault(one.path.parent.name, one.root)
         if first != one.root:
             raise InputError(f"{one.path.parent.name}: in {first} and in {one.root}; one at a time")
     return found
+
+
+def _tell_aside(line: str) -> None:
+    """Say what stops nothing."""
+    print(f"replicate: {line}", file=sys.stderr)
 
 
 def _imported(options: argparse.Namespace, root: Path) -> list[Found]:
@@ -189,9 +211,9 @@ def _replications(options: argparse.Namespace, root: Path) -> list[Replication]:
         overrides[key] = (parse_value(value), f"--set {text}")
     if getattr(options, "seeds", None) is not None:
         overrides["seeds"] = (parse_value(options.seeds), f"--seeds {options.seeds}")
-    _imported(options, root)
+    found = _imported(options, root)
     keep = getattr(options, "keep_weights", None)
-    names = options.names or list(find_specs(root))
+    names = [one.name if one.installed else str(one.path) for one in found]
     return [load_replication(root, name, options.profile, overrides, options.out, keep) for name in names]
 
 
@@ -356,7 +378,7 @@ def _write_report(
     """
     roots = {one.found.root for one in replications if not one.found.installed}
     home = roots.pop() if len(roots) == 1 else root
-    within = options.out or home / "results"
+    within = options.out or results_folder(home)
     to = within / "report"
     known: list[Replication] = []
     not_loaded: list[NotRun] = []
@@ -397,7 +419,7 @@ def _report(options: argparse.Namespace, root: Path, console: Console) -> int:
     if options.schema:
         print(schema(), end="")
         return 0
-    within = options.to or options.out or root / "results"
+    within = options.to or options.out or results_folder(root)
     to = options.to or within / "report"
     replications = _replications(options, root)
     commands = _commands(options, replications)
@@ -420,12 +442,11 @@ def _compare(options: argparse.Namespace, root: Path, console: Console) -> int:
 def _record(options: argparse.Namespace, root: Path, console: Console) -> int:
     if os.environ.get("CI"):
         raise InputError("record: never in CI: a record is made where someone looks at what changes")
-    at = commit(root)
-    if at.endswith("+"):
-        raise InputError("record: commit the code and the claims first: margins come before results")
-    replications = _replications(options, root)
-    for other in (one.found for one in replications if one.found.root != root):
+    named = _named(options, root)
+    for other in (one for one in named if one.root != root):
         raise InputError(f"record: {other.name} is not of this root; give its own with --root {other.root}")
+    at = committed(root, [path for one in named for path in (one.path, one.expected)])
+    replications = _replications(options, root)
     n_claims = count_claims(root)
     for replication, judged in zip(replications, judge_all(replications, {root: n_claims}), strict=True):
         manifest = replication.run.manifest()
@@ -481,16 +502,31 @@ def _new(options: argparse.Namespace, root: Path, console: Console) -> int:
 
 
 def _list(options: argparse.Namespace, root: Path, console: Console) -> int:
-    for found in find_all(root):
-        fields = load_fields(found.path)  # without its code
+    problems = []
+    try:
+        find_own(root)
+    except InputError as error:
+        problems.append(error)
+    for found in find_all(root, _tell_aside):
+        try:
+            fields = load_fields(found.path)  # without its code
+            networks = n_networks(fields)
+        except InputError as error:
+            if found.root == root:
+                problems.append(error)
+            else:
+                _tell_aside(str(error))
+            continue
         profiles = ", ".join(["full", *fields.profiles])
         console.print(
-            f"[bold]{found.name}[/]: {fields.title} ({fields.paper}): {n_networks(fields):,} networks of "
+            f"[bold]{found.name}[/]: {fields.title} ({fields.paper}): {networks:,} networks of "
             f"{fields.trainer.max_steps:,} steps; profiles: {profiles}; "
             f"controls: {', '.join(fields.controls)}" + (f"; in {found.root}" if found.installed else ""),
             highlight=False,
         )
-    return 0
+    for problem in problems:
+        _tell_aside(str(problem))
+    return 2 if problems else 0
 
 
 def _status(options: argparse.Namespace, root: Path, console: Console) -> int:

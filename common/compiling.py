@@ -3,7 +3,6 @@
 Nothing here imports torch before it is needed: importing it fails without a folder for compiled code.
 """
 
-import fcntl
 import functools
 import getpass
 import os
@@ -21,6 +20,13 @@ from contextlib import suppress
 from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, TextIO
+
+from common.system import UNSUPPORTED
+
+try:
+    import fcntl
+except ImportError:
+    raise ImportError(UNSUPPORTED) from None
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 """The variable that names the folder for compiled code; torch has its own if it is not set."""

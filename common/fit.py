@@ -3,21 +3,18 @@
 import gc
 import logging
 import math
-import random
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import product
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.utilities import rank_zero
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
@@ -26,7 +23,7 @@ from common.blame import blamed, line_of, told
 from common.computed import Computed
 from common.document import InputError
 from common.ensemble import BLOCK_STEPS, Ensemble, Note, is_out_of_memory
-from common.environment import undisturbed
+from common.numerics import numerics
 from common.results import Run
 from common.spec import Spec
 from common.sweep import Shard
@@ -71,7 +68,7 @@ def train_alone(
         if not run.keep.empty:  # not on the device, where the memory may be needed
             states.append({name: tensor.cpu() for name, tensor in ensemble.state().items()})
 
-    with one_thread(), undisturbed(), numerics(), _quiet():
+    with one_thread(), numerics(note), _quiet():
         name = f"{run.spec.name}/{run.variant.name}/{run.hash}"
         with blamed(f"{run.spec.name}, shard {shard.number}: training"):
             logger = run.spec.logger_of(run.folder, name, f"shard_{shard.number:05d}")
@@ -443,54 +440,6 @@ class _Curve(Callback):
         quantiles = torch.quantile(losses, torch.tensor(QUANTILES, dtype=losses.dtype))
         logged = {f"loss_q{q * 100:02.0f}": x for q, x in zip(QUANTILES, quantiles.tolist(), strict=True)}
         self.logger.log_metrics({"loss_mean": losses.mean().item(), **logged}, step=trainer.global_step)
-
-
-@contextmanager
-def numerics() -> Iterator[None]:
-    """Train as the spec says, whatever this process is set to.
-
-    Without denormals: decayed moments would slow training many times. What torch, numpy and Python are set to
-    outside comes back at the end, the states of their random numbers too.
-    """
-    states = random.getstate(), np.random.get_state()
-    rank: Any = rank_zero.rank_zero_only  # a function with an attribute
-    before_rank = rank.rank
-    with ExitStack() as stack:
-        modes: list[AbstractContextManager[object]] = [
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.random.fork_rng(devices=[]),
-            np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"),
-            *(torch.autocast(d, enabled=False) for d in ("cpu", "cuda") if torch.is_autocast_enabled(d)),
-            *([torch.device("cpu")] if torch.get_default_device().type != "cpu" else []),
-        ]
-        for mode in modes:
-            stack.enter_context(mode)
-        for get, put, wanted in _SETTINGS:
-            if (before := get()) != wanted:
-                stack.callback(put, before)
-                put(wanted)
-        # no model of the suite draws from these; one that does gets the same numbers in every run
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
-        rank.rank = 0  # which Lightning has read from the environment when it was imported
-        torch.set_flush_denormal(True)
-        try:
-            yield
-        finally:
-            torch.set_flush_denormal(False)
-            rank.rank = before_rank
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-
-
-_SETTINGS: list[tuple[Callable[[], Any], Callable[[Any], None], Any]] = [
-    (torch.get_default_dtype, torch.set_default_dtype, torch.float32),
-    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
-    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms, False),
-]
-"""What torch can be set to that changes numbers: how to read it, how to set it, what training needs."""
 
 
 @contextmanager

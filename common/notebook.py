@@ -126,7 +126,8 @@ def result(
         profile: full, or a profile of its spec
         overrides: keys of the spec to change, as in {"trainer.max_steps": 100}
         root: the folder of the suite (default: the working directory, else where this package is)
-        out: the folder of the results (default: `root`/results)
+        out: the folder of the results (default: results/ in `root`, in the working directory if `root` is
+            installed)
         train: train first what is missing; controls are not
         keep_weights: with `train`, keep the weights of these networks, a query as `Result.model` takes it
         devices: how many GPUs, or processes on the CPU, train; a script that asks for several needs

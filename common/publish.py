@@ -19,11 +19,12 @@ from common.claims import draw
 from common.document import InputError, Strict
 from common.files import write
 from common.fit import diverged
+from common.git import commit
 from common.html import Exhibit, exhibit, page
 from common.papers import load_papers
 from common.replication import Judged, Replication, count_claims, judge_all
 from common.report import save_figures
-from common.results import Run, commit
+from common.results import Run
 from common.sweep import shards
 from common.workers import spread
 

@@ -30,7 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--replications-profile", default="quick", help="full or a profile of the specs (quick)")
     group.addoption(
         "--replications-out", type=Path,
-        help="where results are stored (default: ROOT/results); write it with an equals sign",
+        help="where results are stored (default: ROOT/results, here if ROOT is installed); write it with an "
+        "equals sign",
     )  # fmt: skip
 
 
@@ -39,12 +40,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("replications"):
         from common import compiling
         from common.document import InputError
-        from common.find import find_root
+        from common.find import find_own, find_root
 
         if note := compiling.prepare():
             config.issue_config_time_warning(UserWarning(note), stacklevel=2)
         try:
             root = find_root()
+            if config.args_source is not pytest.Config.ArgsSource.ARGS:
+                find_own(root)
         except InputError as error:
             raise pytest.UsageError(str(error)) from None
         config.stash[_ROOT] = root

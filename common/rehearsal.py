@@ -11,7 +11,8 @@ from common.claims import Claim
 from common.document import Document, InputError, nearest
 from common.ensemble import Ensemble
 from common.features import generator
-from common.fit import build, check_metrics, numerics, with_loss
+from common.fit import build, check_metrics, with_loss
+from common.numerics import numerics
 from common.replication import Replication
 from common.spec import Spec
 from common.sweep import shards
@@ -24,7 +25,7 @@ def rehearse(replication: Replication) -> None:
     Raises:
         InputError: for the first mistake, with the line of the code, the spec or the claims.
     """
-    with one_thread(), numerics():
+    with one_thread(), numerics(lambda line: None):
         columns = _columns(replication.run.spec)
         if columns is None:
             return

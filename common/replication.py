@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from common import record as records
 from common.claims import Claim, Outcome, Verdict, evaluate, load_claims, n_claims_in, rows_at
 from common.document import Document, InputError, nearest
-from common.find import Found, find_spec, find_specs
+from common.find import Found, find_spec, find_specs, results_folder
 from common.results import Run
 from common.spec import Spec, is_neutral, is_of_the_setting
 from common.sweep import instances, shards
@@ -75,7 +75,7 @@ def load_replication(
 ) -> Replication:
     """The replication that `find_spec` finds at `root` by its name or path.
 
-    Its results are in `out` (default: results/ in its own root, or in `root` if a package brought it).
+    Its results are in `out` (default: `results_folder` of its own root, of `root` if a package brought it).
 
     Its run keeps the weights of the networks that `keep_weights` says (see `Run`), its controls keep none.
 
@@ -83,7 +83,7 @@ def load_replication(
         InputError: for the first mistake in the name, spec, overrides (see `load_spec`), claims or query.
     """
     found = find_spec(root, name)
-    out = out or (root if found.installed else found.root) / "results"
+    out = out or results_folder(root if found.installed else found.root)
     spec = found.spec(profile, overrides=overrides)
     changed = list(overrides or {})
     for_reference = any(map(is_of_the_setting, changed))

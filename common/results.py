@@ -1,6 +1,5 @@
 """What a run leaves on disk: a folder per spec hash, written atomically, so that a killed run can resume."""
 
-import fcntl
 import hashlib
 import importlib.metadata
 import io
@@ -8,7 +7,6 @@ import json
 import os
 import platform
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -24,6 +22,12 @@ from common.ensemble import NUMERICS, Ensemble
 from common.files import refuse_links, refuse_links_in, told_of, write
 from common.spec import Spec
 from common.sweep import Shard, choose, instances
+from common.system import UNSUPPORTED
+
+try:
+    import fcntl
+except ImportError:
+    raise ImportError(UNSUPPORTED) from None
 
 _PROBE = bytes(1 << 16)
 """What is written to see that one can: about a small shard."""
@@ -359,22 +363,6 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _VERSIONED},
     }
-
-
-def commit(root: Path) -> str:
-    """The commit that the code at `root` is at, with `+` if it was changed since; `unknown` outside git."""
-    try:
-        head = _git(root, "rev-parse", "--short=12", "HEAD")
-        # but for what `replicate record` writes
-        code = [".", ":!expected/*.record.yaml", ":!*README.md"]
-        return head + ("+" if _git(root, "status", "--porcelain", "--", *code) else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def _changes(old: Any, new: Any, key: str = "") -> list[str]:

@@ -16,13 +16,14 @@ import pandas as pd
 import torch
 
 from common.compiling import UNCOMPILED
-from common.document import InputError
 from common.ensemble import Note
 from common.fit import Advance, train_alone
+from common.numerics import KEEPS_DENORMALS
 from common.results import Run
 from common.spec import Spec
 from common.sweep import Shard, costs, shards
-from common.workers import CONTEXT, kill, uninterrupted, workers
+from common.system import processors
+from common.workers import CONTEXT, broken, end_if_starting, kill, startable, starting, workers
 
 
 class Devices(NamedTuple):
@@ -45,7 +46,7 @@ class Devices(NamedTuple):
         n_gpus = torch.cuda.device_count()
         if accelerator == "auto":
             accelerator = "cuda" if n_gpus else "cpu"
-        available = n_gpus if accelerator == "cuda" else len(os.sched_getaffinity(0))
+        available = n_gpus if accelerator == "cuda" else processors()
         if accelerator == "cuda" and available < (count or 1):
             raise ValueError(f"{count or 1} GPUs asked for, this machine has {available}")
         return cls(accelerator, count or available)
@@ -118,6 +119,8 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
         InputError: if another run is writing into one of the folders, one cannot be written, or there is too
             little memory for a single network or for the workers.
     """
+    if devices.n > 1:
+        end_if_starting()
     started = time.monotonic()
     progress = progress or Progress()
     with ExitStack() as locks:
@@ -165,12 +168,16 @@ def _code(spec: Spec) -> tuple[str, str]:
 def train_shards(
     todo: list[tuple[Run, Shard]], devices: Devices, progress: Progress
 ) -> Generator[tuple[Run, Shard]]:
-    """Train and store shards, on all devices at once; yields each as it is done."""
+    """Train and store shards, on all devices at once; yields each as it is done.
+
+    Raises:
+        InputError: if workers cannot be started, or one ends before its work does.
+    """
     noted: set[tuple[int, str]] = set()
 
     def note(run: Run, text: str) -> None:
-        # why nothing is compiled here holds for all runs
-        key = (0 if text.startswith(UNCOMPILED) else id(run), text)
+        # why nothing is compiled here, or kept from denormals, holds for all runs
+        key = (0 if text.startswith((UNCOMPILED, KEEPS_DENORMALS)) else id(run), text)
         if key not in noted:
             noted.add(key)
             progress.noted(run, text)
@@ -182,14 +189,15 @@ def train_shards(
             progress.finished(run, shard, table)
             yield run, shard
         return
-    reports: SimpleQueue[tuple[int, int | str]] = CONTEXT.SimpleQueue()
-    numbers: SimpleQueue[int] = CONTEXT.SimpleQueue()
+    with startable():
+        reports: SimpleQueue[tuple[int, int | str]] = CONTEXT.SimpleQueue()
+        numbers: SimpleQueue[int] = CONTEXT.SimpleQueue()
     count = min(devices.n, len(todo))
     for number in range(count):
         numbers.put(number)
     with workers(count, _start_worker, reports, numbers) as pool:
         try:
-            with uninterrupted():  # until all workers are known, so that they can be ended
+            with startable(), starting():  # until all workers are known, so that they can be ended
                 futures: dict[Future[pd.DataFrame], tuple[Run, Shard]] = {
                     pool.submit(_train_in_worker, run, shard, devices.accelerator, position): (run, shard)
                     for position, (run, shard) in enumerate(todo)
@@ -206,15 +214,12 @@ def train_shards(
                 for future in done:
                     progress.finished(*futures[future], future.result())
                     yield futures[future]
-        except BaseException as error:
+        except BrokenProcessPool:
+            raise broken(pool) from None
+        except BaseException:
             # also in the middle of a shard: Lightning would catch a SIGTERM and train on. Shards are on disk
             # whole or not at all
             kill(pool)
-            if isinstance(error, BrokenProcessPool):
-                raise InputError(
-                    "a worker process was killed, most likely by the system as memory ran out; "
-                    f"{count} of them trained at once, fewer need less (--devices); what is finished is kept"
-                ) from None
             raise
 
 

@@ -828,7 +828,7 @@ def foreign(tmp_path: Path) -> Path:
     return other / "replications" / "theirs" / "result.yaml"
 
 
-@pytest.mark.parametrize("command", ["run", "check", "status", "record", "report", "bench", "notebook"])
+@pytest.mark.parametrize("command", ["run", "check", "status", "report", "bench", "notebook"])
 def test_it_is_said_before_foreign_code_runs(
     example: Path, foreign: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from common import answer, record
 from common.claims import Verdict
 from common.cli import main
-from tests.conftest import ROOT
+from tests.conftest import ROOT, commit_all
 
 NAME = "example/projection"
 
@@ -30,6 +30,7 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "squared_norm: new: reproduced, not in the record" in said
     assert list(example.glob("results/example/projection/full/*/figures/projection.png"))
 
+    commit_all(example)
     assert replicate(example, "record", NAME) == 0
     capsys.readouterr()
     assert replicate(example, "check", NAME) == 0
@@ -85,6 +86,7 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_a_verdict_that_chance_explains_is_said_and_is_no_failure(
     example: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    commit_all(example)
     for command in (["run", "--devices", "1"], ["record"]):
         replicate(example, *command, NAME, "--profile", "quick")
     path = example / "expected/example/projection.record.yaml"
@@ -194,6 +196,7 @@ def test_weights_are_kept_and_curves_logged_of_the_same_run(
 def test_bad_input_is_one_line_and_exit_code_2(
     example: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
+    commit_all(example)
     assert replicate(example, *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("replicate: ")

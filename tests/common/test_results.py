@@ -1,7 +1,6 @@
 """Tests of common/results.py: what the hash is of, atomic writing, and why a run would train."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -122,26 +121,3 @@ def test_a_table_whose_content_has_changed_is_none(small: Any, tmp_path: Path) -
     assert run.why_incomplete(shards(run.spec)) == (
         "manifest.json: the table is damaged, or of another run than its manifest"
     )
-
-
-def test_a_folder_outside_git_has_no_commit(tmp_path: Path) -> None:
-    assert results.commit(tmp_path) == "unknown"
-
-
-def test_a_commit_is_marked_where_code_was_changed_since(tmp_path: Path) -> None:
-    def git(*arguments: str) -> None:
-        identity = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
-
-    git("init")
-    (tmp_path / "code.py").write_text("1", encoding="utf-8")
-    git("add", ".")
-    git("commit", "-m", "one")
-    clean = results.commit(tmp_path)
-    assert len(clean) == 12
-    record = tmp_path / "expected" / "paper" / "result.record.yaml"
-    record.parent.mkdir(parents=True)
-    record.write_text("2", encoding="utf-8")
-    assert results.commit(tmp_path) == clean
-    (tmp_path / "expected" / "paper" / "result.yaml").write_text("3", encoding="utf-8")
-    assert results.commit(tmp_path) == f"{clean}+"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,9 +24,11 @@ from common.document import InputError
 from common.ensemble import Ensemble
 from common.features import Draws, Varying
 from common.fit import build, train_shard
+from common.numerics import numerics
 from common.results import Run
 from common.spec import Spec, load_spec
 from common.sweep import Shard, shards
+from common.system import processors
 from common.threads import one_thread
 from common.training import Devices, Progress, train, train_shards, work
 from tests.conftest import SETTLING, SMALL
@@ -344,7 +347,7 @@ def test_a_failing_shard_keeps_what_is_done(
 def test_numerics_are_set_for_training_only() -> None:
     before = torch.get_num_threads()
     tiny = torch.tensor([1e-39])
-    with one_thread(), fit.numerics():
+    with one_thread(), numerics(warnings.warn):
         assert torch.get_num_threads() == 1
         assert (tiny / 2).item() == 0
     assert torch.get_num_threads() == before
@@ -362,7 +365,7 @@ def test_the_spec_s_optimiser_is_used(small: Any) -> None:
 
 def test_devices() -> None:
     assert Devices.choose("cpu", 3) == ("cpu", 3)
-    assert Devices.choose("cpu").n == len(os.sched_getaffinity(0))
+    assert Devices.choose("cpu").n == processors()
     with pytest.raises(ValueError, match=r"^99 GPUs asked for, this machine has \d+$"):
         Devices.choose("cuda", 99)
 
