@@ -2,18 +2,19 @@
 
 import sys
 
-from common import workers
+from common import streams, workers
 
 
 def main() -> int:
     """Run `replicate` with the command line's arguments; the exit code, see `common.cli.main`."""
-    try:
-        if "run" in sys.argv:
-            workers.prepare()
-        from common import cli  # what it imports takes seconds
-    except KeyboardInterrupt:
-        print("replicate: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    with streams.guarded():
+        try:
+            if "run" in sys.argv:
+                workers.prepare()
+            from common import cli  # what it imports takes seconds
+        except KeyboardInterrupt:
+            print("replicate: stopped; the same command goes on from here", file=sys.stderr)
+            return 130
     return cli.main()
 
 

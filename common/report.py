@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from common.claims import Claim, Outcome, Verdict
 from common.document import one_line
@@ -65,18 +66,17 @@ def table(name: str, outcomes: Mapping[str, Outcome], changes: list[Change] | No
     `changes` is None where nothing is compared with the record.
     """
     kept = {change.claim: change.by_chance for change in changes or []}
-    words = {None: "yes", True: "within chance", False: "[bold red]no[/]"}
+    words = {None: Text("yes"), True: Text("within chance"), False: Text("no", "bold red")}
     shown = Table(title=name, title_justify="left", caption_justify="left")
     for column in ("claim", "said", "ours [95 %]", "accepted", "verdict", "as recorded"):
         shown.add_column(column, overflow="fold", no_wrap=column in ("claim", "verdict"))
     for claim, outcome in outcomes.items():
-        style = _STYLE[outcome.verdict]
         shown.add_row(
             claim,
             said(outcome.claim),
             interval(outcome.value, outcome.low, outcome.high),
             accepted(outcome.claim),
-            f"[{style}]{outcome.verdict}[/]",
+            Text(outcome.verdict, _STYLE[outcome.verdict]),
             "" if changes is None else words[kept.get(claim)],
         )
     return shown
