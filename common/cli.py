@@ -444,23 +444,33 @@ def _record(options: argparse.Namespace, root: Path, console: Terminal) -> int:
         records.save(replication.found.record, stored)
         console.print(f"written: {replication.found.record}")
     for path, text in readmes(root).items():
-        path.write_text(text, encoding="utf-8")
+        temporary = path.with_name(f"{path.name}.tmp")
+        temporary.write_bytes(text.encode())
+        temporary.replace(path)
     return 0
 
 
 def readmes(root: Path) -> dict[Path, str]:
-    """The READMEs that there are, with the claims as recorded: counts in the suite's, each in its paper's."""
+    """The READMEs that there are, with the claims as recorded: counts in the suite's, each in its paper's.
+
+    Raises:
+        InputError: if one cannot be read.
+    """
     specs = find_specs(root)
     stored = {name: records.load(found.record) for name, found in specs.items()}
     lines = {root / "README.md": report.summary(stored)}
     for name, found in specs.items():
         path = found.path.with_name("README.md")
         lines.setdefault(path, []).extend(report.claims_table(name, claims_of(found), stored[name]))
-    return {
-        path: report.with_claims(path.read_text(encoding="utf-8"), claims)
-        for path, claims in lines.items()
-        if path.exists()
-    }
+    return {path: report.with_claims(_text(path), claims) for path, claims in lines.items() if path.exists()}
+
+
+def _text(path: Path) -> str:
+    """The text of a file, with the ends of lines that it has."""
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {one_line(error)}") from None
 
 
 def _new(options: argparse.Namespace, root: Path, console: Terminal) -> int:

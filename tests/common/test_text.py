@@ -31,7 +31,7 @@ def cells(markdown: str) -> list[list[str]]:
             rows.append([])
         if token.type == "inline":
             shown = [part for part in token.children or [] if part.content != "<!-- -->"]
-            assert {part.type for part in shown} <= {"text"}
+            assert {part.type for part in shown} <= {"text", "strong_open", "strong_close"}
             rows[-1].append("".join(part.content for part in shown))
     return rows
 
