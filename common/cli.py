@@ -26,6 +26,7 @@ from common.document import InputError, one_line, parse_value
 from common.find import Found, announce, find_all, find_root, find_spec, find_specs
 from common.fit import tell_of_diverged
 from common.new import make
+from common.papers import load_citations, load_papers
 from common.parts import Part, train_part
 from common.progress import shown
 from common.publish import Fresh, draw_figures, publish, schema
@@ -237,6 +238,8 @@ def _run(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     chosen = _place(options, replications)
     for replication in replications:
         records.load(replication.found.record)  # a mistake in it is known before training
+    for found in {one.found.root for one in replications}:
+        load_papers(found)  # and so is one in citation.bib
     runs = [run for replication in replications for run in replication.runs]
     if options.keep_weights is not None:
         _tell_of_weights(replications, console)
@@ -513,7 +516,7 @@ def _status(options: argparse.Namespace, root: Path, console: Terminal) -> int:
 
 def _cite(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     papers = {found.path.parent for found in _named(options, root)}
-    texts = [(paper / "citation.bib").read_text(encoding="utf-8").strip() for paper in sorted(papers)]
+    texts = [load_citations(paper / "citation.bib").text for paper in sorted(papers)]
     for text in dict.fromkeys(texts):  # two folders may be of one paper
         console.verbatim(f"{text}\n")
     return 0
