@@ -35,4 +35,5 @@ def markdown(text: str) -> str:
 
 def cell(text: str) -> str:
     """`text` for a cell of a CSV file: a spreadsheet takes it for text too, not for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+    sign = "'" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else ""
+    return f"{sign}{visible(text)}"  # a lone carriage return would end the row
