@@ -3,19 +3,19 @@
 import os
 import sys
 
-from common import system
+from common import streams, system
 from common.environment import undisturbed
 
 
 def main() -> int:
     """Run `replicate` with the command line's arguments; the exit code, see `common.cli.main`."""
-    try:
-        import fcntl  # noqa: F401  # Windows has none
-    except ImportError:
-        print(f"replicate: {system.UNSUPPORTED}", file=sys.stderr)
-        return 2
     os.environ.update(system.drawing_to_files())  # before anything imports matplotlib
-    with undisturbed():  # Lightning reads some when it is imported
+    with streams.guarded(), undisturbed():  # of the environment Lightning reads some when it is imported
+        try:
+            import fcntl  # noqa: F401  # Windows has none
+        except ImportError:
+            print(f"replicate: {system.UNSUPPORTED}", file=sys.stderr)
+            return 2
         try:
             from common import compiling
 

@@ -1,25 +1,44 @@
 """The answer in files: what `report.json` holds, and the JUnit file, badge and comparison made from it."""
 
 import math
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.claims import Outcome, Verdict
 from common.document import InputError, Strict, one_line
 from common.replication import Judged, Replication
 from common.report import interval
 from common.results import Run
+from common.text import visible
 
 DIGITS = 1e-6
 """The relative difference from which two values of a claim are called different, that of a record."""
 
+MOST_BYTES = 50_000_000
+"""A larger file is no report: a claim takes about a thousand."""
 
-class Paper(Strict):
+MOST_COMMAS = 500_000
+"""A file with more is no report either: pydantic keeps all mistakes, and each value may be one."""
+
+VERSION: Final = 2
+"""The version of `report.json` that is written and read."""
+
+
+class _Finite(Strict):
+    """A part of a report: JSON has no NaN and no infinity, they are null."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class _Versioned(BaseModel):
+    version: Any = VERSION
+
+
+class Paper(_Finite):
     """A paper, as `citation.bib` has it."""
 
     title: str
@@ -28,7 +47,7 @@ class Paper(Strict):
     url: str | None = None
 
 
-class ClaimAnswer(Strict):
+class ClaimAnswer(_Finite):
     """A published statement and what came out.
 
     `published`, `theory`: the value that was said, null where the claim sets a bound. `region_low` and
@@ -59,7 +78,7 @@ class ClaimAnswer(Strict):
     as_recorded: bool | None
 
 
-class ControlClaim(Strict):
+class ControlClaim(_Finite):
     """A claim that a control must lose, and the verdict on it there."""
 
     name: str
@@ -67,7 +86,7 @@ class ControlClaim(Strict):
     as_recorded: bool | None
 
 
-class RunAnswer(Strict):
+class RunAnswer(_Finite):
     """A finished run: where its results are stored below OUT, and on what it ran; `wall_s` in seconds."""
 
     folder: str
@@ -80,7 +99,7 @@ class RunAnswer(Strict):
     spec: dict[str, Any]
 
 
-class ControlAnswer(Strict):
+class ControlAnswer(_Finite):
     """A run that was broken on purpose, and what that lost."""
 
     name: str
@@ -89,7 +108,7 @@ class ControlAnswer(Strict):
     claims: list[ControlClaim]
 
 
-class RecordAnswer(Strict):
+class RecordAnswer(_Finite):
     """The record compared with; `other_hash`: it is of another spec or other versions."""
 
     commit: str
@@ -98,7 +117,7 @@ class RecordAnswer(Strict):
     other_hash: bool
 
 
-class NotAsRecorded(Strict):
+class NotAsRecorded(_Finite):
     """One thing that is not as recorded: the claim (or `control: claim`), and what is the matter with it.
 
     `by_chance`: the verdict went to or from inconclusive, while the value moved by no more than it may.
@@ -109,7 +128,7 @@ class NotAsRecorded(Strict):
     by_chance: bool
 
 
-class ReplicationAnswer(Strict):
+class ReplicationAnswer(_Finite):
     """A replication in one profile; `changes` is null where its spec was changed and nothing is compared."""
 
     name: str
@@ -134,7 +153,7 @@ class ReplicationAnswer(Strict):
         return [change for change in self.changes or [] if change.by_chance]
 
 
-class NotRun(Strict):
+class NotRun(_Finite):
     """A replication without a judged result in this profile, and why."""
 
     name: str
@@ -142,13 +161,13 @@ class NotRun(Strict):
     why: str
 
 
-class Answer(Strict):
+class Answer(_Finite):
     """The whole report. `version` is raised whenever the meaning of a field changes.
 
     `counts` has the number of claims of each verdict, `as_recorded` is null where nothing was compared.
     """
 
-    version: Literal[2] = 2
+    version: Literal[2] = VERSION
     profile: str
     written: str
     counts: dict[Verdict, int]
@@ -272,13 +291,24 @@ def load(path: Path) -> Answer:
     """
     path = path / "report.json" if path.is_dir() else path
     try:
-        return Answer.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         raise InputError(f"{path}: cannot be read: {one_line(error)}") from None
+    if len(text) > MOST_BYTES or text.count(b",") > MOST_COMMAS:
+        raise InputError(f"{path}: not a report of `replicate report`: it is larger than any")
+    try:
+        version = _Versioned.model_validate_json(text).version
+        if type(version) is not int or version != VERSION:
+            raise InputError(
+                f"{path}: a report of version {str(version)[:80]!r}, but version '{VERSION}' is read here; "
+                "write it anew with `replicate report`"
+            )
+        return Answer.model_validate_json(text)
     except ValidationError as errors:
-        first = errors.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        problem = f"{place}: {first['msg']}" if place else first["msg"]
+        first = errors.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))[:200]
+        problem = one_line(f"{place}: {first['msg']}" if place else first["msg"])
         raise InputError(f"{path}: not a report of `replicate report`: {problem}") from None
 
 
@@ -305,7 +335,7 @@ def _cases(replication: ReplicationAnswer) -> dict[str, _Case]:
 
 def junit(report: Answer) -> str:
     """JUnit XML: a test case for each claim, and for each that a control must lose; as recorded is a pass."""
-    suites = ET.Element("testsuites", name=f"replicate, {report.profile}")
+    suites = ET.Element("testsuites", name=visible(f"replicate, {report.profile}"))
     for replication in report.replications:
         problems: dict[str, list[str]] = {}
         for change in replication.problems:
@@ -313,22 +343,16 @@ def junit(report: Answer) -> str:
         cases = {name: case.said for name, case in _cases(replication).items()}
         cases |= {name: "not judged" for name in problems if name not in cases}  # it has vanished
         counts = {"tests": str(len(cases)), "failures": str(len(problems)), "errors": "0", "skipped": "0"}
-        suite = ET.SubElement(suites, "testsuite", {"name": replication.name, **counts})
+        shown = visible(replication.name)
+        suite = ET.SubElement(suites, "testsuite", {"name": shown, **counts})
         for name, said in cases.items():
-            case = ET.SubElement(
-                suite, "testcase", classname=replication.name.replace("/", "."), name=_xml(name)
-            )
+            case = ET.SubElement(suite, "testcase", classname=shown.replace("/", "."), name=visible(name))
             if name in problems:
-                problem = _xml("; ".join(problems[name]))
+                problem = visible("; ".join(problems[name]))
                 ET.SubElement(case, "failure", message=f"not as recorded: {problem}").text = problem
-            ET.SubElement(case, "system-out").text = _xml(said)
+            ET.SubElement(case, "system-out").text = visible(said)
     ET.indent(suites)
     return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def _xml(text: str) -> str:
-    """`text` without the characters that XML cannot hold."""
-    return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
 
 
 def badge(report: Answer) -> dict[str, Any]:

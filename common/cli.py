@@ -6,16 +6,17 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from common import answer, report, workers
+from common import answer, report, streams, workers
 from common import record as records
 from common.answer import NotRun
 from common.bench import Bench, bench
@@ -37,6 +38,7 @@ from common.find import (
 from common.fit import tell_of_diverged
 from common.git import committed
 from common.new import make
+from common.papers import load_citations, load_papers
 from common.parts import Part, train_part
 from common.progress import shown
 from common.publish import Fresh, draw_figures, publish, schema
@@ -46,6 +48,8 @@ from common.results import Run
 from common.scaling import scaling
 from common.spec import Spec, load_fields, n_networks
 from common.sweep import shards
+from common.terminal import Terminal
+from common.text import visible
 from common.training import Devices, Place, missing, network_steps, train
 
 
@@ -53,27 +57,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `replicate` with these arguments (default: the command line's); the exit code.
 
     0: all as recorded; 1: a verdict or value is not; 2: bad input or a fault, said in one line; 130 and 143:
-    stopped by SIGINT and SIGTERM.
+    stopped by SIGINT and SIGTERM. That nobody reads what is printed changes nothing.
     """
-    console = Console() if sys.stdout.isatty() else Console(width=170)
-    before = signal.getsignal(signal.SIGTERM)
+    with streams.guarded() as lost:
+        errors = Terminal(stderr=True, soft_wrap=True)
+        code = _main(arguments, Terminal(), errors)
+        sys.stdout.flush()
+        if lost and code != 2:
+            why = lost[0].strerror
+            errors.print(f"replicate: standard output: {why}; nothing that was finished is lost")
+        return 2 if lost else code
+
+
+def _main(arguments: Sequence[str] | None, console: Terminal, errors: Terminal) -> int:
+    before, form = signal.getsignal(signal.SIGTERM), warnings.formatwarning
+    warnings.formatwarning = lambda *parts: visible(form(*parts))
     with suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        options = _parser().parse_args(arguments)
+        try:
+            options = _parser().parse_args(arguments)
+        except SystemExit:  # the help is printed
+            return 0
         new = options.command is _new  # which makes the folder
         root = options.root or Path.cwd() if new else find_root(options.root)
         return int(options.command(options, root, console))
     except InputError as error:
-        print(f"replicate: {error}", file=sys.stderr)
+        errors.print(f"replicate: {error}")
         return 2
     except OSError as error:
-        print(f"replicate: {one_line(error)}; nothing that was finished is lost", file=sys.stderr)
+        errors.print(f"replicate: {one_line(error)}; nothing that was finished is lost")
         return 2
     except KeyboardInterrupt as interrupt:
-        print("replicate: stopped; the same command goes on from here", file=sys.stderr)
+        errors.print("replicate: stopped; the same command goes on from here")
         return 143 if isinstance(interrupt, _Terminated) else 130
     finally:
+        warnings.formatwarning = form
         with suppress(ValueError):
             signal.signal(signal.SIGTERM, before)
 
@@ -238,12 +257,14 @@ def _place(options: argparse.Namespace, replications: list[Replication]) -> Abst
     return cluster(options.address, roots, options.accelerator, options.devices)
 
 
-def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
+def _run(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     part = None if options.shard is None else Part.parse(options.shard)
     replications = _replications(options, root)
     chosen = _place(options, replications)
     for replication in replications:
         records.load(replication.found.record)  # a mistake in it is known before training
+    for found in {one.found.root for one in replications}:
+        load_papers(found)  # and so is one in citation.bib
     n_claims = _claims_of_roots(replications)
     runs = [run for replication in replications for run in replication.runs]
     if options.keep_weights is not None:
@@ -280,23 +301,22 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
         for replication, found, figures in zip(replications, judged, drawn, strict=True):
             fresh[replication.name] = Fresh(found, figures.exhibit)
             if figures.problem:
-                console.print(f"{replication.name}: no figures: {figures.problem}", markup=False)
+                console.print(f"{replication.name}: no figures: {figures.problem}")
             for path in figures.files:
                 console.print(f"figure: {path}")
     return _tell(options, root, replications, console, fresh)
 
 
-def _tell_of_part(part: Part, runs: list[Run], console: Console) -> int:
+def _tell_of_part(part: Part, runs: list[Run], console: Terminal) -> int:
     left, whole = sum(len(missing(run)) for run in runs), sum(len(shards(run.spec)) for run in runs)
     console.print(
         f"part {part} is stored; {left} of {whole} shards of the sweep are missing"
         + ("" if left else ": the same command without --shard judges them"),
-        highlight=False,
     )
     return 0
 
 
-def _tell_of_weights(replications: list[Replication], console: Console) -> None:
+def _tell_of_weights(replications: list[Replication], console: Terminal) -> None:
     for name, run in ((replication.name, replication.run) for replication in replications):
         again = sum(run.stored(shard) is not None for shard in missing(run))
         if run.keep.empty:
@@ -305,7 +325,7 @@ def _tell_of_weights(replications: list[Replication], console: Console) -> None:
             console.print(f"{name}: {again} shards are stored without these weights, and are trained again.")
 
 
-def _check(options: argparse.Namespace, root: Path, console: Console) -> int:
+def _check(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     replications = _replications(options, root)
     judged = judge_all(replications, _claims_of_roots(replications))
     fresh = {one.name: Fresh(found) for one, found in zip(replications, judged, strict=True)}
@@ -321,7 +341,7 @@ def _tell(
     options: argparse.Namespace,
     root: Path,
     replications: list[Replication],
-    console: Console,
+    console: Terminal,
     fresh: Mapping[str, Fresh],
 ) -> int:
     """Print verdicts and what is not as recorded, and write the report; the exit code."""
@@ -332,7 +352,7 @@ def _tell(
         title = f"{replication.name}, {options.profile}"
         console.print(report.table(title, judged.outcomes, judged.changes))
         for line in report.remarks(judged.outcomes):
-            console.print(f"- {line}", highlight=False, markup=False)
+            console.print(f"- {line}")
         for name, found in judged.controls.items():
             lost = sum(verdict is Verdict.NOT_REPRODUCED for verdict in found.values())
             why = replication.run.spec.controls[name].why
@@ -343,10 +363,10 @@ def _tell(
             console.print("spec or versions are not those of the record: values may differ within its spread")
         for run in replication.runs:
             if why_diverged := tell_of_diverged(run):
-                console.print(why_diverged, style="red", markup=False, highlight=False)
+                console.print(why_diverged, style="red")
         for change in judged.changes or []:
             how, style = ("within chance", None) if change.by_chance else ("not as recorded", "red")
-            console.print(f"{how}: {change.claim}: {change.problem}", style=style, markup=False)
+            console.print(f"{how}: {change.claim}: {change.problem}", style=style)
     if any(replication.overridden for replication in replications):
         console.print("The spec was changed on the command line: nothing is compared with the record.")
     else:
@@ -368,7 +388,7 @@ def _write_report(
     options: argparse.Namespace,
     root: Path,
     replications: list[Replication],
-    console: Console,
+    console: Terminal,
     fresh: Mapping[str, Fresh],
 ) -> None:
     """Write the report at the end of a run: on the whole suite, or only on what was changed for this run.
@@ -400,7 +420,7 @@ def _write_report(
     publish(
         options.profile, known, to, fresh, commands, within=within, judge_rest=False, not_loaded=not_loaded
     )
-    console.print(f"report: {to / 'report.html'}", highlight=False, markup=False)
+    console.print(f"report: {to / 'report.html'}")
 
 
 def _commands(options: argparse.Namespace, replications: list[Replication]) -> dict[str, str]:
@@ -415,9 +435,9 @@ def _commands(options: argparse.Namespace, replications: list[Replication]) -> d
     }
 
 
-def _report(options: argparse.Namespace, root: Path, console: Console) -> int:
+def _report(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     if options.schema:
-        print(schema(), end="")
+        console.verbatim(schema())
         return 0
     within = options.to or options.out or results_folder(root)
     to = options.to or within / "report"
@@ -425,21 +445,21 @@ def _report(options: argparse.Namespace, root: Path, console: Console) -> int:
     commands = _commands(options, replications)
     written = publish(options.profile, replications, to, {}, commands, within=within, judge_rest=True)
     for left_out in written.not_run:
-        console.print(f"not run: {left_out.name}: {left_out.why}", highlight=False, markup=False)
-    console.print(f"report: {to / 'report.html'}", highlight=False, markup=False)
+        console.print(f"not run: {left_out.name}: {left_out.why}")
+    console.print(f"report: {to / 'report.html'}")
     return 0
 
 
-def _compare(options: argparse.Namespace, root: Path, console: Console) -> int:
+def _compare(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     lines = list(answer.compare(answer.load(options.a), answer.load(options.b)))
     for line in lines:
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
     if not lines:
         console.print("The same verdicts and values.")
     return 1 if lines else 0
 
 
-def _record(options: argparse.Namespace, root: Path, console: Console) -> int:
+def _record(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     if os.environ.get("CI"):
         raise InputError("record: never in CI: a record is made where someone looks at what changes")
     named = _named(options, root)
@@ -454,7 +474,7 @@ def _record(options: argparse.Namespace, root: Path, console: Console) -> int:
         stored = records.load(replication.found.record)
         old = stored.get(options.profile)
         for change in records.differences(old, judged.outcomes, judged.controls, n_claims):
-            console.print(f"{replication.name}: {change.claim}: {change.problem}", markup=False)
+            console.print(f"{replication.name}: {change.claim}: {change.problem}")
         stored[options.profile] = records.Record(
             hash=replication.run.hash,
             versions=manifest["versions"],
@@ -472,36 +492,44 @@ def _record(options: argparse.Namespace, root: Path, console: Console) -> int:
 
 
 def readmes(root: Path) -> dict[Path, str]:
-    """The READMEs that there are, with the claims as recorded: counts in the suite's, each in its paper's."""
+    """The READMEs that there are, with the claims as recorded: counts in the suite's, each in its paper's.
+
+    Raises:
+        InputError: if one cannot be read.
+    """
     specs = find_specs(root)
     stored = {name: records.load(found.record) for name, found in specs.items()}
     lines = {root / "README.md": report.summary(stored)}
     for name, found in specs.items():
         path = found.path.with_name("README.md")
         lines.setdefault(path, []).extend(report.claims_table(name, claims_of(found), stored[name]))
-    return {
-        path: report.with_claims(path.read_text(encoding="utf-8"), claims)
-        for path, claims in lines.items()
-        if path.exists()
-    }
+    return {path: report.with_claims(_text(path), claims) for path, claims in lines.items() if path.exists()}
 
 
-def _new(options: argparse.Namespace, root: Path, console: Console) -> int:
+def _text(path: Path) -> str:
+    """The text of a file, with the ends of lines that it has."""
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {one_line(error)}") from None
+
+
+def _new(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     for path in make(root, options.name):
-        console.print(f"made: {path}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"made: {path}", soft_wrap=True)
     command = "replicate" if root == Path.cwd() else f"replicate --root {shlex.quote(str(root))}"
-    console.print("It runs as it is; each file says what to fill in. Then:", highlight=False)
+    console.print("It runs as it is; each file says what to fill in. Then:")
     for then, why in (
         ("run", "trains, judges, draws; all is new, so it exits with 1"),
         ("record", "makes this the reference, once all is committed"),
         ("check", "all as recorded: exits with 0"),
     ):
         line = f"  {command} {then} {options.name}  # {why}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     return 0
 
 
-def _list(options: argparse.Namespace, root: Path, console: Console) -> int:
+def _list(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     problems = []
     try:
         find_own(root)
@@ -519,34 +547,35 @@ def _list(options: argparse.Namespace, root: Path, console: Console) -> int:
             continue
         profiles = ", ".join(["full", *fields.profiles])
         console.print(
-            f"[bold]{found.name}[/]: {fields.title} ({fields.paper}): {networks:,} networks of "
+            Text(found.name, "bold"),
+            f": {fields.title} ({fields.paper}): {networks:,} networks of "
             f"{fields.trainer.max_steps:,} steps; profiles: {profiles}; "
             f"controls: {', '.join(fields.controls)}" + (f"; in {found.root}" if found.installed else ""),
-            highlight=False,
+            sep="",
         )
     for problem in problems:
         _tell_aside(str(problem))
     return 2 if problems else 0
 
 
-def _status(options: argparse.Namespace, root: Path, console: Console) -> int:
+def _status(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     for replication in _replications(options, root):
         for run in replication.runs:
             why = run.why_incomplete(shards(run.spec))
             state = f"would run: {why}" if why else f"complete, in {run.folder}"
-            console.print(f"{replication.name} {run.variant.name} {run.hash}: {state}", markup=False)
+            console.print(f"{replication.name} {run.variant.name} {run.hash}: {state}")
     return 0
 
 
-def _cite(options: argparse.Namespace, root: Path, console: Console) -> int:
+def _cite(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     papers = {found.path.parent for found in _named(options, root)}
-    texts = [(paper / "citation.bib").read_text(encoding="utf-8").strip() for paper in sorted(papers)]
+    texts = [load_citations(paper / "citation.bib").text for paper in sorted(papers)]
     for text in dict.fromkeys(texts):  # two folders may be of one paper
-        console.print(text, markup=False, highlight=False)
+        console.verbatim(f"{text}\n")
     return 0
 
 
-def _bench(options: argparse.Namespace, root: Path, console: Console) -> int:
+def _bench(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     found = _imported(options, root)
     specs = [one.spec(options.profile) for one in found]
     devices = _devices(options)
@@ -572,7 +601,7 @@ def _bench(options: argparse.Namespace, root: Path, console: Console) -> int:
     try:
         with Machine(devices) as machine, console.status("") as status:
             for spec in specs:
-                status.update(f"timing {spec.name}")
+                status.update(Text(f"timing {spec.name}"))
                 _add_speeds(table, spec.name, bench(spec, machine))
     finally:
         console.print(table)
@@ -592,7 +621,7 @@ def _add_speeds(table: Table, name: str, timed: Bench | None) -> None:
         name, sweep = "", ["", ""]
 
 
-def _scaling(spec: Spec, devices: Devices, console: Console) -> None:
+def _scaling(spec: Spec, devices: Devices, console: Terminal) -> None:
     table = Table(title=f"{spec.name}: what grows with the sweep, in one process")
     for column in ("more", "networks", "steps", "seconds", "peak memory, MB"):
         table.add_column(column, justify="left" if column == "more" else "right")

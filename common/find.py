@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from common.document import InputError, nearest, one_line
 from common.spec import Spec, load_spec
+from common.text import line
 
 
 class Found(NamedTuple):
@@ -220,7 +221,7 @@ def _passed_over(root: Path, specs: Mapping[str, Found]) -> Iterator[str]:
 def announce(found: Iterable[Found], root: Path) -> None:
     """Say whose code will run that is neither the root's nor installed; called before it is imported."""
     for other in dict.fromkeys(one.root for one in found if one.root != root and not one.installed):
-        sys.stderr.write(f"replicate: importing code from {other}\n")
+        sys.stderr.write(f"{line(f'replicate: importing code from {other}')}\n")
 
 
 def _at(root: Path, path: Path) -> Found:

@@ -21,6 +21,7 @@ from common.answer import Answer, ClaimAnswer, ours
 from common.claims import Verdict
 from common.document import Strict
 from common.report import region_in_words, said_in_words
+from common.text import cell, visible
 
 FIGURE_BYTES = 300_000
 """A larger SVG has its points and lines drawn as pixels."""
@@ -64,7 +65,11 @@ def exhibit(about: str, figures: Mapping[str, Figure], table: pd.DataFrame) -> E
 def page(report: Answer, exhibits: Mapping[str, Exhibit]) -> str:
     """The HTML of the report, with the exhibit of each replication, by its name."""
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
     )
     environment.filters.update(
         accepted=_accepted, data_uri=_data_uri, duration=_duration, link=_link, ours=ours, said=_said
@@ -83,7 +88,7 @@ def _svg(figure: Figure) -> str:
         buffer = io.StringIO()
         with mpl.rc_context({"svg.hashsalt": "replicate"}):
             figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None})
-        return buffer.getvalue()
+        return visible(buffer.getvalue())
 
     svg = drawn()
     if len(svg) > FIGURE_BYTES:
@@ -107,7 +112,10 @@ def _csv(table: pd.DataFrame) -> tuple[str, str]:
     """The table as CSV, or as much of it as a page can hold, and what that is."""
 
     def text(part: pd.DataFrame) -> str:
-        return part.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        safe = part.copy()
+        for name in part.select_dtypes(exclude="number"):
+            safe[name] = part[name].astype(object).map(_cell)
+        return safe.rename(columns=_cell).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
     csv = text(table)
     if len(csv) <= TABLE_BYTES:
@@ -129,6 +137,10 @@ def _csv(table: pd.DataFrame) -> tuple[str, str]:
     return csv, said
 
 
+def _cell(value: object) -> object:
+    return cell(value) if isinstance(value, str) else value
+
+
 def _data_uri(text: str, media_type: str) -> str:
     if media_type == "text/csv":  # nearly all of it stands for itself
         return f"data:text/csv;charset=utf-8,{quote(text, safe=',')}"
@@ -136,7 +148,14 @@ def _data_uri(text: str, media_type: str) -> str:
 
 
 def _anchor(name: str) -> str:
-    return re.sub(r"[^\w-]", "-", name)
+    """The name of a replication as an anchor, another one for each name; also of its file of data."""
+    signs = {"/": "-"}
+    return re.sub(r"[^A-Za-z0-9_]", lambda sign: signs.get(sign[0], f".{ord(sign[0]):x}."), name)
+
+
+def _shown(value: object) -> object:
+    """What the page shows of a value; markup of its own is left as it is."""
+    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _authors(author: str) -> str:
@@ -147,7 +166,7 @@ def _authors(author: str) -> str:
 
 def _link(url: str | None) -> str | None:
     """The address, if it is one of the web."""
-    return url if url and re.match(r"https?://", url) else None
+    return url if url and re.fullmatch(r"https?://[^\s\x00-\x20]+", url, re.IGNORECASE) else None
 
 
 def _said(claim: ClaimAnswer) -> str:

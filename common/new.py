@@ -1,12 +1,14 @@
 """The files of a new replication, from the templates in `template/`: `make(root, name)`."""
 
+import json
 import keyword
 import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from common.document import InputError
+from common.document import InputError, parse_value
+from common.papers import load_citations
 
 _TEMPLATES = Path(__file__).parent / "template"
 
@@ -40,13 +42,12 @@ def make(root: Path, name: str) -> list[Path]:
         folder / "model.py": "model.py",
         root / ".gitignore": "gitignore",
     }
-    key = re.search(r"@\w+\{\s*([^,\s]+)", _text(folder / "citation.bib"))
     names = {
         "paper": paper,
         "result": result,
         "model": model,
         "package": _package(folder),
-        "key": key[1] if key else paper,
+        "key": _key(folder / "citation.bib") or paper,
     }
     templates = Environment(
         loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True
@@ -74,8 +75,13 @@ def _checked(name: str) -> list[str]:
     return parts
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+def _key(path: Path) -> str | None:
+    """The key of the first paper in `path`, as YAML; None if there is no such file."""
+    if not path.exists():
+        return None
+    key = next(iter(load_citations(path).papers))
+    plain = re.fullmatch(r"[A-Za-z][\w:-]*\w", key, re.ASCII) and parse_value(key) == key
+    return key if plain else json.dumps(key, ensure_ascii=False)
 
 
 def _package(folder: Path) -> str:

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import pandas as pd
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     TaskID,
@@ -21,6 +20,8 @@ from rich.progress import (
 
 from common.results import Run
 from common.sweep import Shard, instances
+from common.terminal import Terminal
+from common.text import line
 from common.training import Progress
 
 PLAIN_LINE_S = 15.0
@@ -28,13 +29,14 @@ PLAIN_LINE_S = 15.0
 
 
 @contextmanager
-def shown(console: Console, todo: Mapping[Run, int]) -> Iterator[Progress]:
+def shown(console: Terminal, todo: Mapping[Run, int]) -> Iterator[Progress]:
     """Progress of the training of runs, of so many network-steps each, a bar or a line of text for each.
 
     Of a run whose spec has `watch`, each shape has its own: the networks that are done, and their mean.
     """
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+        title = TextColumn("{task.description}", markup=False)
+        columns = (title, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
                    TextColumn("left"), TimeRemainingColumn())  # fmt: skip
         with Bars(*columns, console=console) as bars:
             yield _OnTerminal(bars, todo)
@@ -43,7 +45,7 @@ def shown(console: Console, todo: Mapping[Run, int]) -> Iterator[Progress]:
 
 
 def _title(run: Run) -> str:
-    return f"{run.spec.name} {run.variant.name}"
+    return line(f"{run.spec.name} {run.variant.name}")
 
 
 class _Watched(NamedTuple):
@@ -103,11 +105,11 @@ class _OnTerminal(Progress):
         self.bars.update(self.watched[state.title], completed=len(state.values), description=str(state))
 
     def noted(self, run: Run, note: str) -> None:
-        self.bars.console.print(f"{_title(run)}: {note}", highlight=False, markup=False, soft_wrap=True)
+        self.bars.console.print(f"{_title(run)}: {note}")
 
 
 class _InLines(Progress):
-    def __init__(self, console: Console, todo: Mapping[Run, int]) -> None:
+    def __init__(self, console: Terminal, todo: Mapping[Run, int]) -> None:
         self.console = console
         self.watch = _Watch()
         self.total = {id(run): steps for run, steps in todo.items()}
@@ -138,4 +140,4 @@ class _InLines(Progress):
         self._print(f"{_title(run)}: {note}")
 
     def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(line)

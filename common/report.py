@@ -2,18 +2,25 @@
 
 import io
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from matplotlib.figure import Figure
 from rich.table import Table
+from rich.text import Text
 
 from common.claims import Claim, Outcome, Verdict
-from common.document import one_line
 from common.files import write
 from common.record import Change, Record
+from common.text import markdown
 
 START, END = "<!-- claims: written by `replicate record` -->", "<!-- end of claims -->"
+
+_MARKED = re.compile(
+    rf"^{re.escape(START)}(?P<claims>[ \t]*(?P<end>\r?\n)(?:.*\n)*?){re.escape(END)}[ \t]*\r?$", re.MULTILINE
+)
 
 _STYLE = {
     Verdict.REPRODUCED: "green",
@@ -68,18 +75,17 @@ def table(name: str, outcomes: Mapping[str, Outcome], changes: list[Change] | No
     `changes` is None where nothing is compared with the record.
     """
     kept = {change.claim: change.by_chance for change in changes or []}
-    words = {None: "yes", True: "within chance", False: "[bold red]no[/]"}
+    words = {None: Text("yes"), True: Text("within chance"), False: Text("no", "bold red")}
     shown = Table(title=name, title_justify="left", caption_justify="left")
     for column in ("claim", "said", "ours [95 %]", "accepted", "verdict", "as recorded"):
         shown.add_column(column, overflow="fold", no_wrap=column in ("claim", "verdict"))
     for claim, outcome in outcomes.items():
-        style = _STYLE[outcome.verdict]
         shown.add_row(
             claim,
             said(outcome.claim),
             interval(outcome.value, outcome.low, outcome.high),
             accepted(outcome.claim),
-            f"[{style}]{outcome.verdict}[/]",
+            Text(outcome.verdict, _STYLE[outcome.verdict]),
             "" if changes is None else words[kept.get(claim)],
         )
     return shown
@@ -103,7 +109,7 @@ def claims_table(name: str, claims: Mapping[str, Claim], records: Mapping[str, R
     recorded = records["full"].claims if "full" in records else {}
     counts = verdict_counts(records)
     said_of = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
-    lines = [f"**`{name}`**: {said_of or 'not recorded yet'}", ""]
+    lines = [f"**{_code(name)}**: {said_of or 'not recorded yet'}", ""]
     lines += ["| claim | said | ours [95 %] | accepted | verdict |", "|---|---|---|---|---|"]
     for key, claim in claims.items():
         ours, verdict = "", "not recorded yet"
@@ -112,7 +118,7 @@ def claims_table(name: str, claims: Mapping[str, Claim], records: Mapping[str, R
             ours, verdict = interval(found.value, found.low, found.high), str(found.verdict)
         emphasis = "" if verdict == Verdict.REPRODUCED else "**"
         cells = [
-            one_line(claim.statement),
+            markdown(claim.statement),
             said(claim),
             ours,
             accepted(claim),
@@ -132,19 +138,28 @@ def summary(records: Mapping[str, Mapping[str, Record]]) -> list[str]:
     """How many claims of each replication have which verdict, as lines of Markdown; `records` is by name."""
     lines = [f"| replication | {' | '.join(Verdict)} |", f"|---|{'---|' * len(Verdict)}"]
     for name, stored in records.items():
-        paper = name.split("/")[0]
+        paper = quote(name.split("/")[0])
         counts = " | ".join(str(n) for n in verdict_counts(stored).values())
-        lines.append(f"| [`{name}`](replications/{paper}/README.md#claims) | {counts} |")
+        lines.append(f"| [{_code(name)}](replications/{paper}/README.md#claims) | {counts} |")
     return [*lines, ""]
 
 
 def with_claims(readme: str, lines: list[str]) -> str:
-    """The text `readme` with the lines put between its markers; unchanged if it has none."""
-    if START not in readme or END not in readme:
+    """The text `readme` with the lines put between its markers; unchanged if it has none.
+
+    A marker stands on a line of its own.
+    """
+    found = _MARKED.search(readme)
+    if found is None:
         return readme
-    before, rest = readme.split(START, 1)
-    after = rest.split(END, 1)[1]
-    return f"{before}{START}\n\n" + "\n".join(lines) + f"\n{END}{after}"
+    end = found["end"]  # of a line in this file
+    shown = end.join(["", "", *lines, ""])
+    return f"{readme[: found.start('claims')]}{shown}{readme[found.end('claims') :]}"
+
+
+def _code(name: str) -> str:
+    """The name of a replication as code; as text where code cannot hold it."""
+    return f"`{name}`" if re.fullmatch(r"[\w/.-]+", name) else markdown(name)
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path, within: Path) -> list[Path]:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from common import text
 from common.answer import (
+    MOST_BYTES,
     Answer,
     ClaimAnswer,
     ControlAnswer,
@@ -23,6 +25,7 @@ from common.answer import (
     load,
 )
 from common.claims import Verdict
+from common.cli import main
 from common.document import InputError
 
 
@@ -162,22 +165,108 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert load(tmp_path) == load(tmp_path / "report.json") == whole
 
 
+def changed(path: str, value: str) -> bytes:
+    """A report with the JSON `value` at the place `path`."""
+    data: Any = json.loads(report(claim("a")).model_dump_json())
+    *parents, last = (int(part) if part.isdecimal() else part for part in path.split("."))
+    place = data
+    for part in parents:
+        place = place[part]
+    place[last] = "HERE"
+    return json.dumps(data).replace('"HERE"', value).encode()
+
+
+VALUE = "replications.0.claims.0.value"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read"),
-        ("{", "not a report"),
-        ("[]", "not a report"),
-        ("{}", "profile: Field required"),
+        (None, "cannot be read: "),
+        (b"", "EOF while parsing"),
+        (b"{", "not a report"),
+        (b"[]", "not a report"),
+        (b"null", "not a report"),
+        (b"{}", "profile: Field required"),
+        (b"\0" * 1000, "Invalid JSON: expected value"),
+        (b"NaN", "not a report"),
+        (b"\xff\xfe{", "not a report"),
+        (b'{"profile": "caf\xe9"}', "invalid unicode code point"),
+        (b'{"profile": "\\ud800"}', "Invalid JSON"),
+        (b"[" * 1_000_000, "recursion limit exceeded"),
+        (b'{"a":' * 1_000_000, "recursion limit exceeded"),
+        (b"[" + b"1," * 600_000 + b"1]", "it is larger than any"),
+        (b" " * (MOST_BYTES + 1), "it is larger than any"),
+        (changed(VALUE, "NaN"), f"{VALUE}: Input should be a finite number"),
+        (changed(VALUE, "1e999"), f"{VALUE}: Input should be a finite number"),
+        (changed(VALUE, "-Infinity"), f"{VALUE}: Input should be a finite number"),
+        (changed(VALUE, '"1"'), f"{VALUE}: Input should be a valid number"),
+        (changed("replications.0.run.wall_s", "NaN"), "run.wall_s: Input should be a finite number"),
+        (changed("replications.0.claims.0.verdict", '"maybe"'), "verdict: Input should be 'reproduced'"),
+        (changed("replications", "{}"), "replications: Input should be a valid array"),
+        (changed("replications.0.run.spec", "[" * 500 + "]" * 500), "recursion limit exceeded"),
+        (changed("a\\n\x1bb", "1").replace(b"\\\\n", b"\\n"), "a b: Extra inputs are not permitted"),
+        (changed("version", "3"), "a report of version '3', but version '2' is read here; write it anew"),
+        (changed("version", '"2"'), "a report of version '2'"),
+        (changed("version", "2.5"), "a report of version '2.5', but version '2' is read here"),
+        (changed("version", "null"), "a report of version 'None'"),
+        (changed("version", "[" + "1," * 1000 + "1]"), "a report of version '[1, 1, "),
+        (b'{"version": 1, "of": "an older kind"}', "a report of version '1', but version '2' is read here"),
     ],
 )
-def test_what_is_no_report_is_an_error(tmp_path: Path, content: str | None, message: str) -> None:
+def test_what_is_no_report_is_an_error(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "report.json"
     if content is not None:
-        path.write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=message) as error:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as error:
         load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in text.visible(str(error.value)).replace("a \ufffdb", "a b")
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+def test_a_file_that_has_no_end_is_an_error() -> None:
+    with pytest.raises(InputError, match="it is larger than any"):
+        load(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize(
+    "hostile", ["</testsuite>", "]]>", '" a="', "\x00\x1b\x9b", "\ud800\uffff", "a\nb", "&amp;"]
+)
+def test_junit_holds_any_text(hostile: str) -> None:
+    run = claim(hostile, **MISSED, reason=hostile)
+    whole = report(run, claim("b"), changes={hostile: hostile, "b": hostile}, name=f"p/{hostile}")
+    suites = ET.fromstring(junit(whole.model_copy(update={"profile": hostile})))
+    shown = text.visible(hostile)
+    assert suites.attrib["name"] == f"replicate, {shown}"
+    (suite,) = suites
+    assert suite.attrib["name"] == f"p/{shown}"
+    assert [case.attrib["name"] for case in suite] == [shown, "b", "broken: a"]
+    assert {case.attrib["classname"] for case in suite} == {f"p/{shown}".replace("/", ".")}
+    first = suite[0]
+    assert [part.text for part in first] == [shown, f"not reproduced: {shown}"]
+    assert first[0].attrib["message"] == f"not as recorded: {shown}"
+
+
+@pytest.mark.parametrize("hostile", ["[/red]", ":smile:", "\x1b[31mred", "\u202eabc", "a\nb"])
+def test_the_command_compares_reports_of_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], hostile: str
+) -> None:
+    for name, whole in (
+        ("a", report(claim(hostile), claim("b", reason=hostile), name=f"p/{hostile}")),
+        ("b", report(claim(hostile, **MISSED), claim(f"{hostile}2"), name=f"p/{hostile}")),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(whole.model_dump_json(), encoding="utf-8")
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    shown = text.line(hostile)
+    assert capsys.readouterr().out.splitlines() == [
+        f"p/{shown}: {shown}: verdict changed from reproduced to not reproduced, value moved from "
+        "1 [0.95, 1.05] to 2 [1.9, 2.1]",
+        f"p/{shown}: b: gone, was reproduced",
+        f"p/{shown}: {shown}2: new, reproduced",
+    ]
 
 
 def test_a_field_that_is_not_known_is_an_error(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """Tests of common/html.py: what is in the page, and in a browser that it shows, filters and stays offline."""
 
+import io
 import json
 import re
 import shutil
 import urllib.parse
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from csv import reader
+from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
@@ -134,6 +138,113 @@ def test_a_large_table_is_averaged_and_then_cut(monkeypatch: pytest.MonkeyPatch)
     shortest = html.exhibit("", {}, table)
     assert shortest.csv == "part,density,networks,loss\na,0.1,2,0.666667\n"
     assert "of the means one row in 2" in shortest.note
+
+
+ACTS = " <img src=x onerror=alert(1)> \"'`{{ 7 * 7 }}{% raw %} &amp; \x1b[31m\x07\u202e]]>"
+MEANT = ("verdict", "kind", "read_by", "counts", "paper", "papers", "url")
+
+
+def everywhere(data: Any, text: str) -> Any:
+    """A report's data with `text` after each text that the report only shows."""
+    if isinstance(data, dict):
+        return {key: one if key in MEANT else everywhere(one, text) for key, one in data.items()}
+    if isinstance(data, list):
+        return [everywhere(one, text) for one in data]
+    return f"{data}{text}" if isinstance(data, str) else data
+
+
+class Tags(HTMLParser):
+    """The tags in a page with the names of their attributes, and all text with that in attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[Any] = []
+        self.text: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, [name for name, _ in attrs]))
+        self.text += [value or "" for name, value in attrs if name not in ("src", "href", "id", "download")]
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_any_text_is_shown_as_it_is() -> None:
+    pages = {}
+    for text in ("", ACTS):
+        data = everywhere(report().model_dump(mode="json"), text)
+        data["papers"] = everywhere(data["papers"], text)
+        shown = html.exhibit(f"About.{text}", {f"figure{text}": figure()}, TABLE)
+        whole = Answer.model_validate_json(json.dumps(data))
+        pages[text] = Tags(html.page(whole, {one.name: shown for one in whole.replications}))
+    assert pages[ACTS].tags == pages[""].tags
+    said = " ".join(pages[ACTS].text)
+    assert (
+        said.count(ACTS.replace("\x1b", "\ufffd").replace("\x07", "\ufffd").replace("\u202e", "\ufffd")) > 50
+    )
+    assert not set(said) & set("\x1b\x07\u202e")
+
+
+@pytest.mark.parametrize(
+    ("url", "is_link"),
+    [
+        ("https://a.b/c?d=e&f", True), ("HTTP://a.b", True), ("javascript:alert(1)", False),
+        ("data:text/html,a", False), (" https://a.b", False), ("https://a.b c", False), ("//a.b", False),
+        ("https://a.b\n", False), ("", False), ("javascript:https://a.b", False), ("https://a\x1b.b", False),
+    ],
+)  # fmt: skip
+def test_only_addresses_of_the_web_are_links(url: str, is_link: bool) -> None:
+    whole = report()
+    papers = {"first": whole.papers["first"].model_copy(update={"url": url})}
+    shown = html.exhibit("", {}, TABLE)
+    found = html.page(whole.model_copy(update={"papers": papers}), {"one/a": shown, "two/b": shown})
+    assert len(re.findall(r'<a href="(?!#)[^"]*" rel', found)) == is_link
+
+
+def test_names_that_differ_have_anchors_that_differ() -> None:
+    names = [
+        "a/b",
+        "a-b/c",
+        "a/b-c",
+        "a.b/c",
+        "a/b.c",
+        "a b/c",
+        "a/b c",
+        "a/b_c",
+        "a/b-title",
+        "ä/b",
+        "a/ä",
+        "A/b",
+    ]
+    names += ["a/.2d.", "a/-", "a/2d", "a/b\n", "a/b\t"]
+    anchors = {html._anchor(name) for name in names}
+    assert len(anchors) == len(names)
+    assert all(re.fullmatch(r"[\w.-]+", anchor, re.ASCII) for anchor in anchors)
+    assert html._anchor("toy_models/five_features") == "toy_models-five_features"
+
+
+def test_no_cell_of_the_data_is_a_formula() -> None:
+    signs = ["=1+1", "+1", "-1", "@a", "\t=1", "\r=1", "a=1", None]
+    table = pd.DataFrame({
+        "=part": signs, "kind": pd.Categorical(["-a"] * len(signs)), "self": True, "seed": range(len(signs)),
+        "loss": [-1.5, float("-inf"), float("nan"), *[1e-9] * 5], "mixed": [-1, "-1", -0.5, *[None] * 5],
+    })  # fmt: skip
+    csv = html.exhibit("", {}, table).csv
+    head, *rows = reader(io.StringIO(csv, newline=""))
+    assert head == ["'=part", "kind", "self", "seed", "loss", "mixed"]
+    assert [row[0] for row in rows] == ["'=1+1", "'+1", "'-1", "'@a", "'\t=1", "'\ufffd=1", "a=1", ""]
+    assert {tuple(row[1:3]) for row in rows} == {("'-a", "True")}
+    assert [row[4] for row in rows][:3] == ["-1.5", "-inf", ""]
+    assert [row[5] for row in rows][:4] == ["-1", "'-1", "-0.5", ""]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph 27:UserWarning")
+def test_a_figure_with_any_text_is_an_image() -> None:
+    drawn = Figure(figsize=(3, 2))
+    drawn.add_subplot(title="a -- \x1b[31m </svg> ]]>")
+    (picture,) = html.exhibit("", {"f": drawn}, TABLE).pictures
+    assert ET.fromstring(picture.svg).tag.endswith("svg")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.cli import main
-from common.document import InputError
+from common.document import Document, InputError
 from common.new import make
 
 ROOT = Path(__file__).parents[2]
@@ -120,3 +120,14 @@ def test_what_is_made_and_what_comes_next_is_said(tmp_path: Path, capsys: pytest
     assert said.count("made: ") == len(OWN) + len(SHARED)
     for command in ("run", "record", "check"):
         assert f"  replicate --root '{root}' {command} paper/result  #" in said
+
+
+@pytest.mark.parametrize("key", ["a:b-2024", "2024", "no", "*a", "a#b", "'a'", "[a]", "ä", "-", "a:", "1e3"])
+def test_any_key_of_a_paper_is_text_in_what_is_made(tmp_path: Path, key: str) -> None:
+    bib = tmp_path / "replications/paper/citation.bib"
+    bib.parent.mkdir(parents=True)
+    bib.write_text(f"@misc{{{key}, title = {{A}}}}\n", encoding="utf-8")
+    make(tmp_path, "paper/result")
+    spec = Document.load(bib.with_name("result.yaml")).data
+    claims = Document.load(tmp_path / "expected/paper/result.yaml").data
+    assert spec["paper"] == claims["claims"]["squared_norm"]["source"]["paper"] == key

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from common import progress
 from common.results import Run
 from common.spec import Spec
 from common.sweep import shards
+from common.terminal import Terminal
 from common.training import work
 
 SHAPES = "[{n_features: 2, n_hidden: [1, 2], density: .5, extra_importance: 1.}]"
@@ -35,7 +35,7 @@ def told(run: Run, monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> str:
     clock = iter(range(0, 10_000, 100))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))  # type: ignore[attr-defined]
     text = io.StringIO()
-    console = Console(file=text, force_terminal=terminal, width=200)
+    console = Terminal(file=text, force_terminal=terminal, width=200)
     with progress.shown(console, {run: work(run)}) as shown:
         for shard in shards(run.spec):
             shown.advanced(run, shard, 100 * len(shard.rows))

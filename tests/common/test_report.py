@@ -1,12 +1,34 @@
 """Tests of common/report.py: how numbers are shown, and that the README shows what is recorded."""
 
+import functools
 import math
 from pathlib import Path
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
 from common import report
+from common.claims import Claim
 from common.cli import readmes
+from common.document import InputError
+from common.find import find_specs
+from common.replication import claims_of
+from tests.common.test_text import MARKUP, WRITTEN, cells, words
 
 ROOT = Path(__file__).parents[2]
+
+
+@functools.cache
+def claim() -> Claim:
+    return next(iter(claims_of(find_specs(ROOT)["product_network/optimum"]).values()))
+
+
+def lines(*statements: str, name: str = "p/one") -> list[str]:
+    """What a README shows of claims with these statements."""
+    claims = {f"c{i}": claim().model_copy(update={"statement": text}) for i, text in enumerate(statements)}
+    return report.claims_table(name, claims, {})
 
 
 def test_the_claims_in_the_readmes_are_those_recorded() -> None:
@@ -27,6 +49,66 @@ def test_writing_the_claims_twice_is_writing_them_once() -> None:
     once = report.with_claims(text, ["new"])
     assert once == f"before\n{report.START}\n\nnew\n{report.END}\nafter\n"
     assert report.with_claims(once, ["new"]) == once
+
+
+@given(WRITTEN, WRITTEN, st.lists(WRITTEN | st.sampled_from([report.START, report.END, *MARKUP]), max_size=4))
+def test_any_statements_are_written_once(before: str, after: str, statements: list[str]) -> None:
+    around = f"{before}\n{report.START}\n", f"{report.END}\n{after}"
+    once = report.with_claims("".join(around), lines(*statements))
+    assert report.with_claims(once, lines(*statements)) == once
+    assert once.startswith(around[0])
+    assert once.endswith(around[1])
+    written = once.removeprefix(around[0]).removesuffix(around[1])
+    head, *rows = cells(written.split("\n\n", 1)[1])
+    assert {len(row) for row in rows} <= {len(head)}
+    assert [row[0] for row in rows] == [words(text) for text in statements]
+    # others do not grow it either
+    assert report.with_claims(once, lines("short")) == report.with_claims("".join(around), lines("short"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{report.START}\n",
+        f"{report.END}\n",
+        f"{report.END}\n{report.START}\n",
+        f"between `{report.START}` and `{report.END}` stand the claims\n",
+        f"    {report.START}\n    {report.END}\n",
+        f"{report.START} {report.END}",
+    ],
+)
+def test_a_text_without_a_pair_of_lines_that_are_markers_stays(text: str) -> None:
+    assert report.with_claims(text, ["a line"]) == text
+    pair = f"{report.START}\n{report.END}\n"
+    assert report.with_claims(f"{text.replace(report.START, 'START')}\n{pair}", ["a"]).endswith(
+        f"{report.START}\n\na\n{report.END}\n"
+    )
+
+
+def test_the_ends_of_lines_stay() -> None:
+    text = f"before\r\n{report.START}\r\n{report.END}\r\nafter\r\n"
+    once = report.with_claims(text, ["a", "b"])
+    assert once == f"before\r\n{report.START}\r\n\r\na\r\nb\r\n{report.END}\r\nafter\r\n"
+    assert report.with_claims(once, ["a", "b"]) == once
+
+
+def test_a_readme_that_is_not_utf_8_is_one_line(example: Path) -> None:
+    readme = example / "replications/example/README.md"
+    readme.write_bytes(readme.read_bytes().replace(b"\n", b"\r\n"))
+    assert b"\n" not in readmes(example)[readme].encode().replace(b"\r\n", b"")
+    readme.write_bytes(b"caf\xe9\n")
+    with pytest.raises(InputError, match=r"README\.md: cannot be read: 'utf-8' codec"):
+        readmes(example)
+
+
+@pytest.mark.parametrize("name", ["p/one", "p_2/o-n.e", "a b/`c`|d", "a](b)/<c>", "a*b/c_d_"])
+def test_names_are_shown_as_they_are(name: str) -> None:
+    markdown = MarkdownIt("commonmark").enable("table")
+    for text in ("\n".join(report.summary({name: {}})), "\n".join(lines(name=name)[:1])):
+        inline = [part for token in markdown.parse(text) for part in token.children or []]
+        assert name in "".join(part.content for part in inline if part.type in ("text", "code_inline"))
+    folder = MarkdownIt("commonmark").enable("table").render("\n".join(report.summary({name: {}})))
+    assert folder.count("<td>") == 5
 
 
 def test_intervals_say_what_they_are() -> None:

@@ -10,10 +10,9 @@ import os
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from common.document import InputError
 from common.find import find_root, find_specs
+from common.terminal import Terminal
 from common.training import Devices
 from tests.validation import planting, seeds
 
@@ -40,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     # before any process is started, which then has it: each one has its processor for itself
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = Terminal()
     try:
         root = find_root()
         devices = Devices.choose("cpu", options.workers)

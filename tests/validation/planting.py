@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from rich.console import Console
 
 from common import claims as judging
 from common import record as records
@@ -18,6 +17,7 @@ from common.claims import Verdict
 from common.document import InputError, nearest
 from common.replication import Replication, count_claims, judge, load_replication
 from common.system import START_METHOD
+from common.terminal import Terminal
 from common.training import Devices, train
 from tests.validation.faults import EVERYTHING, FAULTS, NONE, Fault
 
@@ -51,14 +51,14 @@ class Trial(NamedTuple):
         return bool(self.claims or self.record or self.error)
 
 
-def show(console: Console) -> None:
+def show(console: Terminal) -> None:
     """Print what faults there are, and what each one breaks."""
     for fault in FAULTS.values():
-        console.print(f"{fault.name}: {fault.what} ({', '.join(fault.touches)})", markup=False)
+        console.print(f"{fault.name}: {fault.what} ({', '.join(fault.touches)})")
 
 
 def study(
-    root: Path, names: list[str], on: list[str], workers: int, out: Path, console: Console
+    root: Path, names: list[str], on: list[str], workers: int, out: Path, console: Terminal
 ) -> list[Trial]:
     """Plant these faults, or all, and print and write to a faults.csv in `out` what notices each.
 
@@ -83,9 +83,9 @@ def study(
     trials = unbroken + [_read(root, pair, out) for pair in pairs]
     table = table_of(trials)
     table.to_csv(out / "faults.csv", index=False)
-    console.print(f"written: {out / 'faults.csv'}", highlight=False, soft_wrap=True)
+    console.print(f"written: {out / 'faults.csv'}", soft_wrap=True)
     for line in summary(trials):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if wrong := [trial.replication for trial in unbroken if trial.caught]:
         raise InputError(f"without any fault {', '.join(wrong)} came out otherwise; nothing is shown")
     return trials
@@ -101,7 +101,7 @@ def sources(root: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _make(root: Path, pairs: list[tuple[str, str]], workers: int, out: Path, console: Console) -> None:
+def _make(root: Path, pairs: list[tuple[str, str]], workers: int, out: Path, console: Terminal) -> None:
     todo: dict[str, list[str]] = {}
     for fault, name in pairs:
         if not _path(out, (fault, name)).exists():
@@ -121,7 +121,7 @@ def _make(root: Path, pairs: list[tuple[str, str]], workers: int, out: Path, con
             for number, future in enumerate(as_completed(futures), 1):
                 future.result()
                 fault, names = futures[future]
-                console.print(f"{number} of {len(jobs)}: {fault} in {', '.join(names)}", highlight=False)
+                console.print(f"{number} of {len(jobs)}: {fault} in {', '.join(names)}")
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

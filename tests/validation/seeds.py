@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 
 from common import record as records
 from common.claims import Verdict, evaluate, fraction_interval
 from common.progress import shown
 from common.replication import Replication, load_replication
+from common.terminal import Terminal
 from common.training import Devices, train, work
 
 PROFILE = "quick"
@@ -64,7 +64,7 @@ def cut(table: pd.DataFrame, seeds: list[int]) -> pd.DataFrame:
 
 
 def study(
-    root: Path, names: list[str], groups: int, devices: Devices, out: Path, console: Console
+    root: Path, names: list[str], groups: int, devices: Devices, out: Path, console: Terminal
 ) -> pd.DataFrame:
     """Train and judge all groups of these replications, and write and print what became of their claims.
 
@@ -92,7 +92,7 @@ def study(
     counted = count(verdicts, {name: replication for name, (replication, _) in loaded.items()})
     counted.to_csv(out / "seeds.csv", index=False)
     for line in summary(counted, verdicts):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     return counted
 
 

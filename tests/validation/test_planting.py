@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from common import claims, metrics, polysemanticity
 from common.document import InputError
 from common.find import find_specs
+from common.terminal import Terminal
 from replications.toy_models_of_superposition import model as toy
 from tests.conftest import ROOT
 from tests.validation import faults, planting
@@ -127,7 +127,7 @@ def test_a_suite_that_is_caught_without_a_fault_shows_nothing(tmp_path: Path) ->
         found = {"outcomes": {}, "table": "", "claims": lost, "record": [], "error": ""}
         path.write_text(json.dumps(found), encoding="utf-8")
     with pytest.raises(InputError, match="without any fault polysemanticity_definitions/definitions came"):
-        planting.study(ROOT, ["not_turned"], [], 1, tmp_path, Console(quiet=True))
+        planting.study(ROOT, ["not_turned"], [], 1, tmp_path, Terminal(quiet=True))
 
 
 @pytest.mark.parametrize(("name", "code"), [(NONE, 0), ("norm_not_rooted", 1), ("norm_not_roted", 4)])
@@ -156,6 +156,6 @@ def test_trials_are_tied_to_the_code_and_the_claims(tmp_path: Path) -> None:
 
 def test_an_unknown_fault_or_replication_is_named_with_its_nearest(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no_rel: no such fault; did you mean 'no_relu'"):
-        planting.study(ROOT, ["no_rel"], [], 1, tmp_path, Console(quiet=True))
+        planting.study(ROOT, ["no_rel"], [], 1, tmp_path, Terminal(quiet=True))
     with pytest.raises(InputError, match="definition: no such replication; did you mean"):
-        planting.study(ROOT, [], [DEFINITIONS[:-1]], 1, tmp_path, Console(quiet=True))
+        planting.study(ROOT, [], [DEFINITIONS[:-1]], 1, tmp_path, Terminal(quiet=True))

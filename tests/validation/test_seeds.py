@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from common.claims import evaluate
 from common.replication import load_replication
+from common.terminal import Terminal
 from common.training import Devices, train
 from tests.conftest import ROOT
 from tests.validation import seeds
@@ -61,7 +61,7 @@ def test_a_group_of_calculated_networks_is_a_run_of_its_own_to_the_bit(tmp_path:
 def test_groups_are_judged_as_runs_are_and_the_study_goes_on_where_it_was(
     example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    counted = seeds.study(example, [PROJECTION], 2, ONE, tmp_path, Console(width=200))
+    counted = seeds.study(example, [PROJECTION], 2, ONE, tmp_path, Terminal(width=200))
     (path,) = (tmp_path / PROJECTION).glob("verdicts-*.csv")
     verdicts = pd.read_csv(path)
     replication, lists = seeds.load(example, PROJECTION, 2, tmp_path)
@@ -73,7 +73,7 @@ def test_groups_are_judged_as_runs_are_and_the_study_goes_on_where_it_was(
     assert counted[seeds.SUMMED].sum(axis=1).tolist() == [2]
     assert "2 groups of 3 seeds, trained in" in capsys.readouterr().out
     monkeypatch.setattr(seeds, "evaluate", lambda *arguments: pytest.fail("judged again"))
-    again = seeds.study(example, [PROJECTION], 2, ONE, tmp_path, Console(width=200))
+    again = seeds.study(example, [PROJECTION], 2, ONE, tmp_path, Terminal(width=200))
     pd.testing.assert_frame_equal(again, counted)
 
 
