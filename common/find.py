@@ -99,9 +99,7 @@ def find_specs(root: Path) -> dict[str, Found]:
         name: Found(name, path, root)
         for path in sorted((root / "replications").glob("*/*.yaml"))
         # what is hidden is some program's own
-        if not (name := f"{path.parent.name}/{path.stem}").startswith(".")
-        and not path.name.startswith(".")
-        and not path.is_dir()
+        if not (name := f"{path.parent.name}/{path.stem}").startswith(".") and not path.name.startswith(".")
     }
 
 
@@ -165,7 +163,7 @@ def find_named(root: Path, names: Sequence[str], tell: Tell = lambda line: None)
     found = [
         _at(root, Path(name)) if name.endswith(".yaml") else _by_name(everywhere, name) for name in names
     ]
-    return list({one.path.resolve(): one for one in found}.values())
+    return list({(one.root.resolve(), one.name): one for one in found}.values())
 
 
 def find_spec(root: Path, name: str) -> Found:

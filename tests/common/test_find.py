@@ -243,7 +243,6 @@ def put(root: Path, *names: str) -> Path:
         (["replications/paper/res.Yml"], ", but paper/res.Yml"),
         (["replications/paper/res.yaml.txt"], ", but paper/res.yaml.txt"),
         (["replications/paper/._res.yaml"], NOTHING_NEAR),
-        (["replications/paper/res.yaml/"], NOTHING_NEAR),
     ],
 )  # fmt: skip
 def test_where_there_is_no_spec_nothing_is_judged(
