@@ -24,7 +24,7 @@ MOST_BYTES = 50_000_000
 MOST_COMMAS = 500_000
 """A file with more is no report either: pydantic keeps all mistakes, and each value may be one."""
 
-VERSION: Final = 2
+VERSION: Final = 3
 """The version of `report.json` that is written and read."""
 
 
@@ -87,11 +87,16 @@ class ControlClaim(_Finite):
 
 
 class RunAnswer(_Finite):
-    """A finished run: where its results are stored below OUT, and on what it ran; `wall_s` in seconds."""
+    """A finished run: where its results are stored below OUT, and on what it ran; `wall_s` in seconds.
+
+    `compiled_shards`: how many of the `shards` were trained by compiled code; null if nothing was trained.
+    """
 
     folder: str
     hash: str
     instances: int
+    shards: int
+    compiled_shards: int | None
     device: str
     wall_s: float
     finished: str
@@ -129,7 +134,11 @@ class NotAsRecorded(_Finite):
 
 
 class ReplicationAnswer(_Finite):
-    """A replication in one profile; `changes` is null where its spec was changed and nothing is compared."""
+    """A replication in one profile; `changes` is null where its spec was changed and nothing is compared.
+
+    `for_reference`: it was changed in what the paper did, so no verdict is one on the paper; `not_asked` are
+    then the claims whose networks it lacks.
+    """
 
     name: str
     title: str
@@ -141,6 +150,8 @@ class ReplicationAnswer(_Finite):
     claims: list[ClaimAnswer]
     controls: list[ControlAnswer]
     changes: list[NotAsRecorded] | None
+    for_reference: bool
+    not_asked: list[str]
 
     @property
     def problems(self) -> list[NotAsRecorded]:
@@ -167,7 +178,7 @@ class Answer(_Finite):
     `counts` has the number of claims of each verdict, `as_recorded` is null where nothing was compared.
     """
 
-    version: Literal[2] = VERSION
+    version: Literal[3] = VERSION
     profile: str
     written: str
     counts: dict[Verdict, int]
@@ -226,7 +237,10 @@ def replication_answer(
         else RecordAnswer(
             commit=stored.commit, date=stored.date, hash=stored.hash, other_hash=judged.other_hash
         ),
-        claims=[_claim(outcome, as_recorded(name)) for name, outcome in judged.outcomes.items()],
+        claims=[
+            _claim(outcome, as_recorded(name), is_explained=not replication.for_reference)
+            for name, outcome in judged.outcomes.items()
+        ],
         controls=[
             ControlAnswer(
                 name=control,
@@ -242,17 +256,20 @@ def replication_answer(
         changes=None
         if judged.changes is None
         else [NotAsRecorded(**change._asdict()) for change in judged.changes],
+        for_reference=replication.for_reference,
+        not_asked=replication.not_asked,
     )
 
 
 def _run(run: Run) -> RunAnswer:
     manifest = run.manifest()
     assert manifest is not None
-    same = {name: manifest[name] for name in RunAnswer.model_fields if name != "folder"}
+    same: dict[str, Any] = {name: manifest.get(name) for name in RunAnswer.model_fields if name != "folder"}
     return RunAnswer(folder="/".join(run.folder.parts[-4:]), **same)
 
 
-def _claim(outcome: Outcome, as_recorded: bool | None) -> ClaimAnswer:
+def _claim(outcome: Outcome, as_recorded: bool | None, *, is_explained: bool) -> ClaimAnswer:
+    """A claim and what came out; if it `is_explained`, what was found out of it is about this setting."""
     claim = outcome.claim
     region = claim.margin or claim.bound
     assert region is not None
@@ -274,7 +291,7 @@ def _claim(outcome: Outcome, as_recorded: bool | None) -> ClaimAnswer:
         verdict=outcome.verdict,
         reason=outcome.reason,
         more_seeds=outcome.more_seeds,
-        investigated=claim.investigated and one_line(claim.investigated),
+        investigated=one_line(claim.investigated) if claim.investigated and is_explained else None,
         as_recorded=as_recorded,
     )
 
@@ -342,7 +359,9 @@ def junit(report: Answer) -> str:
             problems.setdefault(change.claim, []).append(change.problem)
         cases = {name: case.said for name, case in _cases(replication).items()}
         cases |= {name: "not judged" for name in problems if name not in cases}  # it has vanished
-        counts = {"tests": str(len(cases)), "failures": str(len(problems)), "errors": "0", "skipped": "0"}
+        skipped = len(cases) if replication.changes is None else 0
+        numbers = {"tests": len(cases), "failures": len(problems), "errors": 0, "skipped": skipped}
+        counts = {name: str(number) for name, number in numbers.items()}
         shown = visible(replication.name)
         suite = ET.SubElement(suites, "testsuite", {"name": shown, **counts})
         for name, said in cases.items():
@@ -350,6 +369,8 @@ def junit(report: Answer) -> str:
             if name in problems:
                 problem = visible("; ".join(problems[name]))
                 ET.SubElement(case, "failure", message=f"not as recorded: {problem}").text = problem
+            if skipped:
+                ET.SubElement(case, "skipped", message="the spec was changed: nothing is compared")
             ET.SubElement(case, "system-out").text = visible(said)
     ET.indent(suites)
     return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
@@ -362,11 +383,19 @@ def badge(report: Answer) -> dict[str, Any]:
     message = f"{reproduced} of {report.n_claims} reproduced"
     if report.as_recorded is False:
         message += ", not as recorded"
+    if any(replication.for_reference for replication in report.replications):
+        message += " with a changed spec"
     return {"schemaVersion": 1, "label": "claims", "message": message, "color": colour}
 
 
 def compare(a: Answer, b: Answer) -> Iterator[str]:
-    """A line for each verdict and value that is another in `b` than in `a`, or stands in one of them only."""
+    """A line for each verdict and value that is another in `b` than in `a`, or stands in one of them only.
+
+    Raises:
+        InputError: if neither has a claim, so that nothing is compared.
+    """
+    if not (a.n_claims or b.n_claims):
+        raise InputError("nothing to compare: no claim was judged in either report")
     was, now = ({replication.name: replication for replication in one.replications} for one in (a, b))
     for name in {**was, **now}:
         if name not in was or name not in now:

@@ -350,9 +350,14 @@ def _tell(
         judged = fresh[replication.name].judged
         problems += len(judged.problems)
         title = f"{replication.name}, {options.profile}"
+        if replication.for_reference:
+            title += ", changed: for reference only, no verdict is one on the paper"
         console.print(report.table(title, judged.outcomes, judged.changes))
-        for line in report.remarks(judged.outcomes):
+        for line in report.remarks(judged.outcomes, is_explained=not replication.for_reference):
             console.print(f"- {line}")
+        if replication.not_asked:
+            names = ", ".join(replication.not_asked)
+            console.print(f"not asked, as the changed sweep has no networks for them: {names}")
         for name, found in judged.controls.items():
             lost = sum(verdict is Verdict.NOT_REPRODUCED for verdict in found.values())
             why = replication.run.spec.controls[name].why
@@ -446,6 +451,8 @@ def _report(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     written = publish(options.profile, replications, to, {}, commands, within=within, judge_rest=True)
     for left_out in written.not_run:
         console.print(f"not run: {left_out.name}: {left_out.why}")
+    if not written.replications:
+        raise InputError(f"nothing to report: no replication has results in profile {options.profile}")
     console.print(f"report: {to / 'report.html'}")
     return 0
 

@@ -91,14 +91,14 @@ def table(name: str, outcomes: Mapping[str, Outcome], changes: list[Change] | No
     return shown
 
 
-def remarks(outcomes: Mapping[str, Outcome]) -> list[str]:
-    """A line for each claim that was not reproduced: why, and what was found out."""
+def remarks(outcomes: Mapping[str, Outcome], *, is_explained: bool = True) -> list[str]:
+    """A line for each claim that was not reproduced: why, and if it `is_explained` what was found out."""
     lines = []
     for name, outcome in outcomes.items():
         if outcome.verdict is Verdict.REPRODUCED:
             continue
         line = f"{name}: {outcome.verdict}: {outcome.reason}"
-        if outcome.claim.investigated:
+        if outcome.claim.investigated and is_explained:
             line += f" Investigated: {' '.join(outcome.claim.investigated.split())}"
         lines.append(line)
     return lines

@@ -46,6 +46,8 @@ def report(
         folder="p/one/full/0",
         hash="0",
         instances=2,
+        shards=1,
+        compiled_shards=1,
         device="CPU",
         wall_s=1.0,
         finished="",
@@ -54,6 +56,8 @@ def report(
     )
     lost = ControlClaim(name="a", verdict=Verdict.NOT_REPRODUCED, as_recorded=True)
     replication = ReplicationAnswer(
+        for_reference=False,
+        not_asked=[],
         name=name,
         title="One",
         paper="p",
@@ -101,9 +105,24 @@ def test_the_names_of_the_fields_stay() -> None:
         "NotRun": "name title why",
         "Paper": "title author year url",
         "RecordAnswer": "commit date hash other_hash",
-        "ReplicationAnswer": "name title paper command commit run record claims controls changes",
-        "RunAnswer": "folder hash instances device wall_s finished versions spec",
+        "ReplicationAnswer": "name title paper command commit run record claims controls changes "
+        "for_reference not_asked",
+        "RunAnswer": "folder hash instances shards compiled_shards device wall_s finished versions spec",
     }
+
+
+def test_two_reports_without_a_claim_are_not_the_same() -> None:
+    empty = answer("quick", "now", {}, [], [])
+    with pytest.raises(InputError, match="nothing to compare: no claim was judged in either report"):
+        list(compare(empty, empty))
+
+
+def test_junit_skips_what_is_not_compared() -> None:
+    whole = report(claim("a"), claim("b", **MISSED))
+    changed = whole.replications[0].model_copy(update={"changes": None, "controls": []})
+    (suite,) = ET.fromstring(junit(whole.model_copy(update={"replications": [changed]})))
+    assert (suite.attrib["tests"], suite.attrib["failures"], suite.attrib["skipped"]) == ("2", "0", "2")
+    assert {case.find("skipped") is not None for case in suite} == {True}
 
 
 def test_junit_fails_what_is_not_as_recorded_and_nothing_else() -> None:
@@ -206,12 +225,12 @@ VALUE = "replications.0.claims.0.value"
         (changed("replications", "{}"), "replications: Input should be a valid array"),
         (changed("replications.0.run.spec", "[" * 500 + "]" * 500), "recursion limit exceeded"),
         (changed("a\\n\x1bb", "1").replace(b"\\\\n", b"\\n"), "a b: Extra inputs are not permitted"),
-        (changed("version", "3"), "a report of version '3', but version '2' is read here; write it anew"),
+        (changed("version", "3"), "a report of version '4', but version '3' is read here; write it anew"),
         (changed("version", '"2"'), "a report of version '2'"),
-        (changed("version", "2.5"), "a report of version '2.5', but version '2' is read here"),
+        (changed("version", "2.5"), "a report of version '2.5', but version '3' is read here"),
         (changed("version", "null"), "a report of version 'None'"),
         (changed("version", "[" + "1," * 1000 + "1]"), "a report of version '[1, 1, "),
-        (b'{"version": 1, "of": "an older kind"}', "a report of version '1', but version '2' is read here"),
+        (b'{"version": 1, "of": "an older kind"}', "a report of version '1', but version '3' is read here"),
     ],
 )
 def test_what_is_no_report_is_an_error(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -147,7 +147,8 @@ def test_what_is_not_run_is_listed_and_what_is_not_judged_yet(
     assert "not run: example/third: full: never run" in capsys.readouterr().out
     found = answer.load(report)
     assert found.replications[0].claims[0].statement == "the squared weights sum to one"
-    assert replicate(example, "report", "example/third", "--to", str(example / "none")) == 0
+    assert replicate(example, "report", "example/third", "--to", str(example / "none")) == 2
+    assert "nothing to report: no replication has results in profile full" in capsys.readouterr().err
     assert replicate(example, "compare", str(report), str(example / "none")) == 1
     assert "example/second: gone, with 1 claims" in capsys.readouterr().out
 

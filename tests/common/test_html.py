@@ -30,7 +30,8 @@ DRIVER = shutil.which("chromedriver")
 
 def replication(name: str, paper: str, verdicts: list[str], changed: str = "") -> dict[str, Any]:
     run = {
-        "folder": f"{name}/full/0", "hash": "0", "instances": 3, "device": "CPU", "wall_s": 61.0,
+        "folder": f"{name}/full/0", "hash": "0", "instances": 3, "shards": 4, "compiled_shards": 3,
+        "device": "CPU", "wall_s": 61.0,
         "finished": "2026-01-01", "versions": {"torch": "2"}, "spec": {"seeds": [0, 1]},
     }  # fmt: skip
     claims = [
@@ -46,6 +47,7 @@ def replication(name: str, paper: str, verdicts: list[str], changed: str = "") -
     lost = [{"name": "claim_0", "verdict": "not reproduced", "as_recorded": True}]
     return {
         "name": name, "title": f"Title of {name}", "paper": paper, "command": f"replicate run {name}",
+        "for_reference": False, "not_asked": [],
         "commit": "abc+", "run": run, "record": None, "claims": claims,
         "controls": [{"name": "broken", "why": "on purpose", "run": run, "claims": lost}],
         "changes": [
