@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import re
 import shlex
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -20,11 +22,12 @@ from common import answer, report, streams, workers
 from common import record as records
 from common.answer import NotRun
 from common.bench import Bench, bench
+from common.blame import blame, told
 from common.ceiling import Machine
 from common.claims import Verdict
 from common.cluster import cluster
 from common.document import InputError, one_line, parse_value
-from common.files import write
+from common.files import given_path, write
 from common.find import (
     Found,
     announce,
@@ -74,6 +77,7 @@ def _main(arguments: Sequence[str] | None, console: Terminal, errors: Terminal) 
     warnings.formatwarning = lambda *parts: visible(form(*parts))
     with suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _terminate)
+    options = None
     try:
         try:
             options = _parser().parse_args(arguments)
@@ -82,19 +86,30 @@ def _main(arguments: Sequence[str] | None, console: Terminal, errors: Terminal) 
         new = options.command is _new  # which makes the folder
         root = options.root or Path.cwd() if new else find_root(options.root)
         return int(options.command(options, root, console))
-    except InputError as error:
-        errors.print(f"replicate: {error}")
-        return 2
-    except OSError as error:
-        errors.print(f"replicate: {one_line(error)}; nothing that was finished is lost")
-        return 2
     except KeyboardInterrupt as interrupt:
         errors.print("replicate: stopped; the same command goes on from here")
         return 143 if isinstance(interrupt, _Terminated) else 130
+    except BaseException as error:  # an exit too: whatever ends a command before its end is an error
+        if options is not None and options.traceback:
+            errors.verbatim(traceback.format_exc())
+        errors.print(f"replicate: {_in_a_line(error)}")
+        return 2
     finally:
         warnings.formatwarning = form
         with suppress(ValueError):
             signal.signal(signal.SIGTERM, before)
+
+
+def _in_a_line(error: BaseException) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{one_line(error)}; nothing that was finished is lost"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = blame(error) or f"{frame.filename}:{frame.lineno}"
+    return (
+        f"{place}: {told(error)}; `replicate --traceback` shows how it came there, nothing finished is lost"
+    )
 
 
 class _Terminated(KeyboardInterrupt):
@@ -116,9 +131,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="replicate", description="Replicate published results on superposition, and judge each claim."
     )
     parser.add_argument(
-        "--root", type=Path,
+        "--root", type=_path,
         help="the folder that holds replications/ and expected/ (default: this one, or else the suite's)",
     )  # fmt: skip
+    parser.add_argument(
+        "--traceback", action="store_true", help="after an error show how Python came there, for its author"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Any, text: str, *, names: bool = True) -> argparse.ArgumentParser:
@@ -149,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, sub in trained.items():
         sub.add_argument(
             "--out",
-            type=Path,
+            type=_path,
             help="where results are stored (default: ROOT/results, here if ROOT is installed)",
         )
         if name == "record":
@@ -159,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
             help="change a key of the spec, as in trainer.max_steps=100 or "
             "trainer.logger.class_path=lightning.pytorch.loggers.CSVLogger; may be repeated",
         )  # fmt: skip
-        sub.add_argument("--seeds", help="change the seeds: how many, or a list as in [3,4,5]")
+        sub.add_argument("--seeds", help="change the seeds: how many, or which, as in 3,4,5")
     trained["run"].add_argument(
         "--keep-weights", metavar="QUERY",
         help="store the weights of these networks too, as in 'seed == 0 and density > .5'; all for all",
@@ -176,20 +194,35 @@ def _parser() -> argparse.ArgumentParser:
     reports = add("report", _report, "write the report on stored results, as a page and for machines")
     reports.add_argument("--profile", default="full", help="full (default) or a profile of the spec")
     reports.add_argument(
-        "--out", type=Path, help="where results are stored (default: ROOT/results, here if ROOT is installed)"
+        "--out",
+        type=_path,
+        help="where results are stored (default: ROOT/results, here if ROOT is installed)",
     )
-    reports.add_argument("--to", type=Path, help="the folder to write into (default: OUT/report)")
+    reports.add_argument("--to", type=_path, help="the folder to write into (default: OUT/report)")
     reports.add_argument("--schema", action="store_true", help="print the JSON schema of report.json instead")
     compares = add("compare", _compare, "say in what two reports differ", names=False)
     for name in ("a", "b"):
         compares.add_argument(
-            name, type=Path, metavar=f"RUN_{name.upper()}", help="a report.json, or its folder"
+            name, type=_path, metavar=f"RUN_{name.upper()}", help="a report.json, or its folder"
         )
     add("cite", _cite, "print the papers behind the replications, as BibTeX")
     for sub in (trained["run"], benches):
         sub.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto")
         sub.add_argument("--devices", type=int, help="how many GPUs, or workers on the CPU (default: all)")
     return parser
+
+
+def _path(text: str) -> Path:
+    try:
+        return given_path(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seeds(text: str) -> Any:
+    """How many seeds, or which: a list also without its brackets."""
+    several = re.fullmatch(r"\s*[0-9]+\s*(,\s*[0-9]+\s*)+,?\s*", text)
+    return parse_value(f"[{text}]" if several else text)
 
 
 def _named(options: argparse.Namespace, root: Path) -> list[Found]:
@@ -229,7 +262,7 @@ def _replications(options: argparse.Namespace, root: Path) -> list[Replication]:
             raise InputError(f"--set {text}: expected KEY=VALUE, as in --set trainer.max_steps=100")
         overrides[key] = (parse_value(value), f"--set {text}")
     if getattr(options, "seeds", None) is not None:
-        overrides["seeds"] = (parse_value(options.seeds), f"--seeds {options.seeds}")
+        overrides["seeds"] = (_seeds(options.seeds), f"--seeds {options.seeds}")
     found = _imported(options, root)
     keep = getattr(options, "keep_weights", None)
     names = [one.name if one.installed else str(one.path) for one in found]

@@ -9,6 +9,20 @@ from pathlib import Path
 from common.document import InputError
 
 
+def given_path(text: str | Path) -> Path:
+    """The path that a user has given, with ~ expanded also where no shell has done it.
+
+    Raises:
+        InputError: if it is empty, or there is no such user.
+    """
+    if not str(text).strip():
+        raise InputError("an empty path; expected a folder or a file, . for this folder")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{text}: {error}") from None
+
+
 def write(path: Path, data: bytes | str, within: Path) -> None:
     """Write the file `path`, all at once; `within` is the folder that the user named, above it.
 

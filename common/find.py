@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.document import InputError, nearest, one_line
+from common.files import given_path
 from common.spec import Spec, load_spec
 from common.text import line
 
@@ -161,7 +162,8 @@ def find_named(root: Path, names: Sequence[str], tell: Tell = lambda line: None)
     if not all(name.endswith(".yaml") for name in names):
         everywhere = find_all(root, tell)
     found = [
-        _at(root, Path(name)) if name.endswith(".yaml") else _by_name(everywhere, name) for name in names
+        _at(root, given_path(name)) if name.endswith(".yaml") else _by_name(everywhere, name)
+        for name in names
     ]
     return list({(one.root.resolve(), one.name): one for one in found}.values())
 

@@ -13,6 +13,7 @@ from common import report
 from common.claims import draw, evaluate
 from common.document import InputError, one_line
 from common.ensemble import Ensemble
+from common.files import given_path
 from common.find import announce, find_root, find_spec
 from common.fit import build
 from common.rehearsal import rehearse
@@ -137,8 +138,8 @@ def result(
         InputError: in one line, for the first mistake in these arguments, the spec or the claims.
     """
     given = {key: (value, f"overrides[{key!r}]") for key, value in (overrides or {}).items()}
-    folder = find_root(None if root is None else Path(root))
-    where = None if out is None else Path(out)
+    folder = find_root(None if root is None else given_path(root))
+    where = None if out is None else given_path(out)
     announce([find_spec(folder, name)], folder)
     replication = load_replication(folder, name, profile, given, where, keep_weights if train else None)
     if train:

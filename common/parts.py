@@ -11,6 +11,9 @@ from common.results import Run
 from common.sweep import Shard, costs, shards
 from common.training import Place, Progress, clear, missing
 
+MOST_PARTS = 1_000_000
+"""More parts than a sweep may have networks, at its usual limit: some would never have anything to train."""
+
 
 class Part(NamedTuple):
     """Part `number` (from 1) of `of` parts, of nearly equal cost, of the shards of several runs.
@@ -32,6 +35,9 @@ class Part(NamedTuple):
         part = cls(*map(int, found.groups())) if found else cls(0, 0)
         if not 1 <= part.number <= part.of:
             raise InputError(f"--shard {text}: expected I/N with I from 1 to N, as in --shard 2/8")
+        if part.of > MOST_PARTS:
+            limit = f"expected at most {MOST_PARTS:,} parts; MOST_PARTS in {__file__} can be raised"
+            raise InputError(f"--shard {text}: {limit}")
         return part
 
     def __str__(self) -> str:

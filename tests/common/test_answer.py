@@ -225,7 +225,7 @@ VALUE = "replications.0.claims.0.value"
         (changed("replications", "{}"), "replications: Input should be a valid array"),
         (changed("replications.0.run.spec", "[" * 500 + "]" * 500), "recursion limit exceeded"),
         (changed("a\\n\x1bb", "1").replace(b"\\\\n", b"\\n"), "a b: Extra inputs are not permitted"),
-        (changed("version", "3"), "a report of version '4', but version '3' is read here; write it anew"),
+        (changed("version", "4"), "a report of version '4', but version '3' is read here; write it anew"),
         (changed("version", '"2"'), "a report of version '2'"),
         (changed("version", "2.5"), "a report of version '2.5', but version '3' is read here"),
         (changed("version", "null"), "a report of version 'None'"),
