@@ -57,6 +57,9 @@ class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignor
 DEEPEST = 5_000
 """So many lists libyaml can nest without harm: its own recursion has no bound."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of what UTF-16 writes a character as: no file can hold it."""
+
 _COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 
 
@@ -261,6 +264,9 @@ def _construct(
 
 
 def _scalar(loader: Loader, node: yaml.Node, name: str) -> Any:
+    if isinstance(node, yaml.ScalarNode) and (half := _SURROGATE.search(node.value)):
+        line, code = node.start_mark.line + 1, ord(half[0])
+        raise InputError(f"{name}:{line}: \\u{code:X} is no character; write the character itself")
     try:
         return loader.construct_object(node, deep=True)
     except yaml.constructor.ConstructorError:

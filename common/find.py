@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from common.document import InputError, nearest, one_line
 from common.spec import Spec, load_spec
-from common.text import line
+from common.text import line, visible
 
 
 class Found(NamedTuple):
@@ -60,9 +60,16 @@ def find_root(given: Path | None = None) -> Path:
 
 
 def find_specs(root: Path) -> dict[str, Found]:
-    """The replications below `root` itself, by name."""
+    """The replications below `root` itself, by name.
+
+    Raises:
+        InputError: if a name is not text.
+    """
     paths = sorted((root / "replications").glob("*/*.yaml"))
-    names = (f"{path.parent.name}/{path.stem}" for path in paths)
+    names = [f"{path.parent.name}/{path.stem}" for path in paths]
+    for name, path in zip(names, paths, strict=True):
+        if visible(name) != name:  # such as bytes that are not UTF-8
+            raise InputError(f"{path}: a report cannot hold this name; rename the file or its folder")
     return {name: Found(name, path, root) for name, path in zip(names, paths, strict=True)}
 
 

@@ -39,11 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("replications"):
         from common.document import InputError
         from common.find import find_root
+        from common.text import line
 
         try:
             root = find_root()
         except InputError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(line(str(error))) from None
         config.stash[_ROOT] = root
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args = [str(root / "replications")]
@@ -78,12 +79,13 @@ class _Spec(pytest.File):
 
     def collect(self) -> Iterable[pytest.Item]:
         from common import record
+        from common.text import line
 
         self.replication = self._load()
         stored = record.load(self.replication.found.record).get(self.config.getoption("replications_profile"))
         claims, controls = (stored.claims, stored.controls) if stored else ({}, {})
         for claim in {**claims, **self.replication.claims}:
-            yield _Test.from_parent(self, name=claim, about=claim)
+            yield _Test.from_parent(self, name=line(claim), about=claim)
         for control in {**controls, **self.replication.controls}:
             yield _Test.from_parent(self, name=f"control:{control}", about=f"{control}: ")
 
@@ -112,8 +114,10 @@ class _Spec(pytest.File):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """A mistake in spec or claims in one line."""
         from common.document import InputError
+        from common.text import line
 
-        return str(excinfo.value) if isinstance(excinfo.value, InputError) else super().repr_failure(excinfo)
+        known = isinstance(excinfo.value, InputError)
+        return line(str(excinfo.value)) if known else super().repr_failure(excinfo)
 
 
 class _Test(pytest.Item):
@@ -136,8 +140,10 @@ class _Test(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The lines that `replicate check` would print."""
+        from common.text import visible
+
         known = isinstance(excinfo.value, NotAsRecordedError)
-        return str(excinfo.value) if known else super().repr_failure(excinfo, style)
+        return visible(str(excinfo.value)) if known else super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """The spec, and the test's name."""

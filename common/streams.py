@@ -13,6 +13,13 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 
+def guard(lost: Callable[[OSError], None] = lambda error: None) -> None:
+    """Guard the streams of this process from now on, see `guarded`; `lost` is told why output is lost."""
+    _reopen()
+    sys.stdout = _guard(sys.stdout, sys.__stdout__, 1, lost)
+    sys.stderr = _guard(sys.stderr, sys.__stderr__, 2, lambda error: None)
+
+
 @contextmanager
 def guarded() -> Iterator[list[OSError]]:
     """Let nobody notice within that a stream's reader goes away: what is written from then on is dropped.
@@ -21,11 +28,9 @@ def guarded() -> Iterator[list[OSError]]:
     then holds why, if that is standard output. Streams that were put in place of the process's own are left
     as they are.
     """
-    _reopen()
     before = sys.stdout, sys.stderr
     lost: list[OSError] = []
-    sys.stdout = _guard(sys.stdout, sys.__stdout__, 1, lost.append)
-    sys.stderr = _guard(sys.stderr, sys.__stderr__, 2, lambda error: None)
+    guard(lost.append)
     try:
         yield lost
     finally:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
+from common import streams
+
 WORTH_WORKERS = 4
 """For so many things to do and more, worker processes save more time than it takes to start them."""
 
@@ -87,6 +89,7 @@ def kill(pool: ProcessPoolExecutor) -> None:
 
 def _begin(start: Callable[..., Any] | None, *arguments: Any) -> None:
     threading.Thread(target=_end_with_the_command, daemon=True).start()
+    streams.guard()  # what a model prints may have no reader
     if start is not None:
         start(*arguments)
 

@@ -213,3 +213,13 @@ def test_an_entry_point_that_names_no_such_package_is_one_line(
     line = one_line(capsys, ["--root", str(own), "list"])
     expected = f"entry point 'others': {value!r} is no package PACKAGE.replications"
     assert line == f"replicate: others-replications: {expected}"
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "\x1b[31m", "\u202e"])
+def test_a_name_that_no_report_can_hold_is_an_error(tmp_path: Path, name: str) -> None:
+    for folder, result in ((name, "result"), ("paper", name)):
+        path = tmp_path / folder / "replications" / folder / f"{result}.yaml"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        with pytest.raises(InputError, match="a report cannot hold this name; rename the file or its folder"):
+            find_specs(tmp_path / folder)
