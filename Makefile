@@ -9,7 +9,7 @@ PIP := .venv/bin/pip install --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "%-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 replicate-all: $(INSTALLED) ## run every replication at published scale, and check it against expected/
 	.venv/bin/replicate run
@@ -51,7 +51,7 @@ audit: $(INSTALLED) ## look for known advisories on the pinned packages
 		--timeout 15 --progress-spinner off --disable-pip --no-deps --requirement /dev/stdin
 
 clean: ## remove the environment, results and caches
-	rm -rf .venv results .hypothesis .mypy_cache .ruff_cache .pytest_cache *.egg-info build
+	rm -rf .venv results .hypothesis .mypy_cache .ruff_cache .pytest_cache *.egg-info build dist
 
 $(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

@@ -1,21 +1,36 @@
 """The command `replicate`, also `python -m common`; what a run's workers need is imported beside it."""
 
+import os
 import sys
 
-from common import streams, workers
+from common import streams, system
+from common.environment import undisturbed
+from common.text import line
 
 
 def main() -> int:
     """Run `replicate` with the command line's arguments; the exit code, see `common.cli.main`."""
-    with streams.guarded():
+    os.environ.update(system.drawing_to_files())  # before anything imports matplotlib
+    with streams.guarded(), undisturbed():  # of the environment Lightning reads some when it is imported
         try:
+            import fcntl  # noqa: F401  # Windows has none
+        except ImportError:
+            print(f"replicate: {system.UNSUPPORTED}", file=sys.stderr)
+            return 2
+        try:
+            from common import compiling
+
+            if note := compiling.prepare():
+                print(line(f"replicate: {note}"), file=sys.stderr)
             if "run" in sys.argv:
-                workers.prepare()
+                from common import workers
+
+                workers.prepare_early()
             from common import cli  # what it imports takes seconds
         except KeyboardInterrupt:
             print("replicate: stopped; the same command goes on from here", file=sys.stderr)
             return 130
-    return cli.main()
+        return cli.main()
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Barrier
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -28,6 +27,10 @@ from common.features import generator
 from common.fit import build
 from common.spec import Spec
 from common.training import Devices
+from common.workers import startable
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Barrier  # not where the system lacks semaphores
 
 Product = tuple[int, int, int, int]
 """A batch of products of matrices, (batch, m, k) times (batch, k, n)."""
@@ -136,16 +139,21 @@ def _flops(product: Product) -> int:
 
 
 class Machine:
-    """Processes, one for each device, that measure what these do while all are at work; a context manager."""
+    """Processes, one for each device, that measure what these do while all are at work; a context manager.
+
+    Raises:
+        InputError: if this system cannot start any.
+    """
 
     def __init__(self, devices: Devices) -> None:
         self.devices = devices
         context = multiprocessing.get_context("spawn")
-        numbers: SimpleQueue[int] = context.SimpleQueue()
-        for number in range(devices.n):
-            numbers.put(number)
-        given = (devices.accelerator, numbers, context.Barrier(devices.n, timeout=120))
-        self._pool = ProcessPoolExecutor(devices.n, context, _start, given)
+        with startable("the machine's ceiling is measured by processes, one for each device"):
+            numbers: SimpleQueue[int] = context.SimpleQueue()
+            for number in range(devices.n):
+                numbers.put(number)
+            given = (devices.accelerator, numbers, context.Barrier(devices.n, timeout=120))
+            self._pool = ProcessPoolExecutor(devices.n, context, _start, given)
         self._known: dict[tuple[object, ...], float] = {}
 
     def __enter__(self) -> Self:
@@ -186,7 +194,7 @@ class Machine:
 _process: dict[str, Any] = {}
 
 
-def _start(accelerator: str, numbers: "SimpleQueue[int]", barrier: Barrier) -> None:
+def _start(accelerator: str, numbers: "SimpleQueue[int]", barrier: "Barrier") -> None:
     torch.set_num_threads(1)
     device = torch.device("cuda", numbers.get()) if accelerator == "cuda" else torch.device("cpu")
     _process.update(device=device, barrier=barrier)

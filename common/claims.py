@@ -8,9 +8,9 @@ Sources: Schuirmann (1987) for the test, Efron & Tibshirani (1993), chapter 11, 
 import functools
 import inspect
 import math
-import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 from pydantic import Field, PositiveInt, model_validator
 from scipy.special import stdtrit
 
-from common.document import Document, InputError, Place, Strict, nearest, one_line
+from common.blame import blamed
+from common.document import Document, InputError, Place, Strict, nearest
 from common.spec import check_arguments, class_arguments
 
 Text = Annotated[str, Field(min_length=1)]
@@ -36,6 +37,16 @@ Z = 1.959964
 
 MOST_SEEDS = 1_000_000
 """More seeds than anyone trains: a claim that they would not decide is one that no number decides."""
+
+LEVEL = 0.95
+"""Of all intervals."""
+
+AGREEING = 6
+"""So many seeds must agree before most of all can be said to: from six on, the exact binomial interval of the
+share of seeds with this outcome lies above 1/2, as .025^(1/6) = .54 (Clopper & Pearson 1934)."""
+
+_MOST = float(np.finfo(np.float32).max)
+"""No estimate is larger: networks are of float32."""
 
 _PARTS = {
     "published": [{"published", "margin"}],
@@ -198,6 +209,20 @@ class Claim(Strict):
             raise ValueError("kind fit needs estimate.function, a p-value, and bound.at_least")
         return self
 
+    @model_validator(mode="after")
+    def _can_pass_and_fail(self) -> Self:
+        low, high = self.region
+        least, most = (-_MOST, _MOST) if self.kind not in ("fraction", "fit") else (0.0, 1.0)
+        ends = "" if most > 1 else " from 0 to 1"
+        if self.bound is None and (low < -_MOST or high > _MOST):
+            raise ValueError("the margin reaches beyond all numbers of float32; set a smaller one")
+        if low <= least and high >= most:
+            raise ValueError(f"any number{ends} is accepted, so the claim cannot fail; set a tighter bound")
+        # an interval of a fraction never lies at 0 or 1 alone
+        if low >= most or high <= least:
+            raise ValueError(f"no number{ends} is accepted, so the claim cannot pass; set a wider bound")
+        return self
+
     @property
     def published_half_width(self) -> float:
         """Half the 95 % interval of the published number, 0 if there is none."""
@@ -253,6 +278,15 @@ def load_claims(path: Path, code: ModuleType) -> dict[str, Claim]:
         if claim.estimate.function is not None:
             _check_function(document, ("claims", name, "estimate"), claim, code)
     return claims
+
+
+def n_claims_in(path: Path) -> int:
+    """How many claims the file `path` has, read without the code of their estimates.
+
+    Raises:
+        InputError: as `load_claims`.
+    """
+    return len(Document.load(path).validate(_ClaimsFile).claims)
 
 
 def _check_function(document: Document, place: Place, claim: Claim, code: ModuleType) -> None:
@@ -350,10 +384,14 @@ def more_seeds(
     return n - seeds if n <= MOST_SEEDS else None
 
 
-def evaluate(claims: dict[str, Claim], code: ModuleType, table: pd.DataFrame) -> dict[str, Outcome]:
+def evaluate(
+    claims: dict[str, Claim], code: ModuleType, table: pd.DataFrame, *, of_control: bool = False
+) -> dict[str, Outcome]:
     """The outcome of each claim on the instances `table`, one row per network with its `seed`.
 
-    Seeds are the independent unit: instances of one seed share their random numbers.
+    Seeds are the independent unit: instances of one seed share their random numbers. Where all agree, that is
+    an outcome without spread if they are `AGREEING` or more, or `of_control`: what breaks networks on purpose
+    may break all in the same way.
     """
     seeds = np.unique(table["seed"])
     values: dict[str, list[float]] = {name: [] for name in claims}
@@ -373,24 +411,73 @@ def evaluate(claims: dict[str, Claim], code: ModuleType, table: pd.DataFrame) ->
         for name, claim in claims.items():
             if name in problems or (left_out is not None and not _is_empirical(claim, code)):
                 continue
-            try:
-                value, count = _estimate(claim, code, rows)
-                if not math.isfinite(value):
-                    raise ValueError(f"the estimate is {value}")
-            except (ValueError, KeyError) as error:
-                what = f"no {error} in the data" if isinstance(error, KeyError) else str(error)
-                problems[name] = what if left_out is None else f"without seed {left_out}: {what}"
-            except Exception as error:
-                raise _fault(code, str(claim.estimate.function), error) from error
-            else:
-                values[name].append(value)
-                units.setdefault(name, count)
+            with _in_code(code, str(claim.estimate.function)):
+                try:
+                    value, count = _estimate(claim, code, rows)
+                    if not math.isfinite(value):
+                        raise ValueError(f"the estimate is {value}")
+                except (ValueError, KeyError) as error:
+                    what = f"no {error} in the data" if isinstance(error, KeyError) else str(error)
+                    problems[name] = what if left_out is None else f"without seed {left_out}: {what}"
+                else:
+                    values[name].append(value)
+                    units.setdefault(name, count)
+    agreeing = {
+        name: _why_constant(claim, code, table)
+        for name, claim in claims.items()
+        if name not in problems and not units[name] and claim.power is None and _is_constant(values[name])
+    }
+    if not of_control:
+        problems |= {name: why for name, why in agreeing.items() if why}
     return {
         name: _invalid(name, claim, problems[name])
         if name in problems
-        else _outcome(name, claim, values[name], units[name], _is_empirical(claim, code))
+        else _outcome(
+            name,
+            claim,
+            values[name],
+            _interval(values[name], units[name], name in agreeing, of_control, _is_empirical(claim, code)),
+            agrees=name in agreeing,
+        )
         for name, claim in claims.items()
     }
+
+
+def _interval(values: list[float], units: int, agrees: bool, of_control: bool, empirical: bool) -> Interval:
+    """The 95 % interval of an estimate, without the error of what was published."""
+    value, *samples = values
+    if units:
+        return fraction_interval(value, units, samples)
+    if not empirical or (agrees and (of_control or len(samples) >= AGREEING)):
+        return (value, value)
+    return (-math.inf, math.inf) if agrees else jackknife(value, samples)
+
+
+def _is_constant(values: list[float]) -> bool:
+    """Whether the estimate is the same whichever seed is left out."""
+    # relative, as equal data can differ in the last digit when summed in another order
+    return len(values) > 2 and bool(np.ptp(values[1:]) <= 1e-12 * np.max(np.abs(values)))
+
+
+def _why_constant(claim: Claim, code: ModuleType, table: pd.DataFrame) -> str | None:
+    """Why an estimate that is the same whichever seed is left out is no outcome, None if all seeds agree.
+
+    The networks of all seeds may be one and the same, or it may not see each seed, as a median does not.
+    """
+    sweep = [*table.columns[: table.columns.get_loc("seed")]]
+    measured = table.drop(columns=[*sweep, "seed"])
+    groups = measured.groupby([table[name] for name in sweep], dropna=False) if sweep else measured
+    if bool((groups.nunique(dropna=False) == 1).to_numpy().all()):
+        return "the networks of all seeds are one and the same: all that is measured of them is equal"
+    alone = []
+    for _, rows in table.groupby("seed"):
+        try:
+            alone.append(_estimate(claim, code, rows)[0])
+        except (ValueError, KeyError):
+            alone.append(math.nan)
+    if not np.ptp(alone) <= 1e-12 * np.max(np.abs(alone)):
+        return "every choice of seeds gives the same, and single seeds do not: the estimate does not see each"
+    return None
 
 
 def _is_empirical(claim: Claim, code: ModuleType) -> bool:
@@ -408,23 +495,16 @@ def draw(code: ModuleType, table: pd.DataFrame) -> dict[str, Figure]:
     Raises:
         InputError: if it cannot.
     """
-    try:
+    with _in_code(code, "figures"):
         figures: dict[str, Figure] = code.figures(table)
-    except Exception as error:
-        raise _fault(code, "figures", error) from error
     if not isinstance(figures, dict) or not all(isinstance(one, Figure) for one in figures.values()):
         raise InputError(f"{_file(code)}: figures() must return a dict of matplotlib's figures by name")
     return figures
 
 
-def _fault(code: ModuleType, name: str, error: Exception) -> InputError:
-    """What went wrong in the function `name` of a replication, at the last line of its own module."""
-    frames = traceback.extract_tb(error.__traceback__)
-    file = _file(code)
-    lines = [frame.lineno for frame in frames if frame.filename == file]
-    place = f"{file}:{lines[-1]}" if lines else file
-    said = f"{type(error).__name__}: {one_line(error)}"
-    return InputError(f"{place}: {name}() failed: {said}; what was trained is stored")
+def _in_code(code: ModuleType, name: str) -> AbstractContextManager[None]:
+    """In which a fault of the function `name` of a replication is told in one line."""
+    return blamed(f"{name}()", at=_file(code), after="; what was trained is stored")
 
 
 def _file(code: ModuleType) -> str:
@@ -485,25 +565,25 @@ def _invalid(name: str, claim: Claim, problem: str) -> Outcome:
     return Outcome(name, claim, nan, nan, nan, claim.region, [], Verdict.INVALID, None, problem)
 
 
-def _outcome(name: str, claim: Claim, values: list[float], units: int, empirical: bool) -> Outcome:
+def _outcome(name: str, claim: Claim, values: list[float], own: Interval, *, agrees: bool) -> Outcome:
     value, *samples = values
     if claim.power is not None:
         return _fit_outcome(name, claim, value, samples, claim.power.seeds)
-    own = (value, value)
-    if units:
-        own = fraction_interval(value, units, samples)
-    elif empirical:
-        # relative, as equal data can differ in the last digit when summed in another order
-        if len(samples) > 1 and np.ptp(samples) <= 1e-12 * np.max(np.abs(samples)):
-            problem = f"every choice of seeds gives {value:.4g}: a constant where spread is due"
-            return _invalid(name, claim, problem)
-        own = jackknife(value, samples)
     published, region = claim.published_half_width, claim.region
     interval = widen(value, own, published)
     verdict, more = judge(interval, region), None
+    if agrees and math.isinf(own[0]):
+        more = AGREEING - len(samples)
+        reason = (
+            f"all {len(samples)} seeds give {value:.4g}, which says little of others; {more} more are needed"
+        )
+        return Outcome(name, claim, value, *interval, region, samples, verdict, more, reason)
     if verdict is Verdict.INCONCLUSIVE:
         more = more_seeds(value, own, len(samples), published, region)
     reason = _reason(value, interval, region, verdict, more)
+    if agrees:
+        share = ((1 - LEVEL) / 2) ** (1 / len(samples))
+        reason += f"; all {len(samples)} seeds agree, so more than {share:.0%} of all would"
     return Outcome(name, claim, value, *interval, region, samples, verdict, more, reason)
 
 

@@ -18,20 +18,33 @@ from rich.text import Text
 
 from common import answer, report, streams, workers
 from common import record as records
+from common.answer import NotRun
 from common.bench import Bench, bench
 from common.ceiling import Machine
 from common.claims import Verdict
 from common.cluster import cluster
 from common.document import InputError, one_line, parse_value
-from common.find import Found, announce, find_all, find_root, find_spec, find_specs
+from common.files import write
+from common.find import (
+    Found,
+    announce,
+    find_all,
+    find_named,
+    find_own,
+    find_root,
+    find_specs,
+    results_folder,
+)
 from common.fit import tell_of_diverged
+from common.git import committed
 from common.new import make
 from common.papers import load_citations, load_papers
 from common.parts import Part, train_part
 from common.progress import shown
 from common.publish import Fresh, draw_figures, publish, schema
+from common.rehearsal import rehearse
 from common.replication import Replication, claims_of, count_claims, judge, judge_all, load_replication
-from common.results import Run, commit
+from common.results import Run
 from common.scaling import scaling
 from common.spec import Spec, load_fields, n_networks
 from common.sweep import shards
@@ -134,7 +147,11 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (*trained.values(), benches):
         sub.add_argument("--profile", default="full", help="full (default) or a profile of the spec")
     for name, sub in trained.items():
-        sub.add_argument("--out", type=Path, help="where results are stored (default: ROOT/results)")
+        sub.add_argument(
+            "--out",
+            type=Path,
+            help="where results are stored (default: ROOT/results, here if ROOT is installed)",
+        )
         if name == "record":
             continue
         sub.add_argument(
@@ -158,7 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     reports = add("report", _report, "write the report on stored results, as a page and for machines")
     reports.add_argument("--profile", default="full", help="full (default) or a profile of the spec")
-    reports.add_argument("--out", type=Path, help="where results are stored (default: ROOT/results)")
+    reports.add_argument(
+        "--out", type=Path, help="where results are stored (default: ROOT/results, here if ROOT is installed)"
+    )
     reports.add_argument("--to", type=Path, help="the folder to write into (default: OUT/report)")
     reports.add_argument("--schema", action="store_true", help="print the JSON schema of report.json instead")
     compares = add("compare", _compare, "say in what two reports differ", names=False)
@@ -174,18 +193,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _named(options: argparse.Namespace, root: Path) -> list[Found]:
-    """The replications asked for.
+    """The replications asked for, each once.
 
     Raises:
-        InputError: if two are of one paper's folder in two roots, as their modules would have the same names.
+        InputError: as `find_named`; also if two are of one paper's folder in two roots, as their modules
+            would have the same names.
     """
-    found = [find_spec(root, name) for name in options.names] or list(find_specs(root).values())
+    found = find_named(root, options.names, _tell_aside)
     roots: dict[str, Path] = {}
     for one in found:
         first = roots.setdefault(one.path.parent.name, one.root)
         if first != one.root:
             raise InputError(f"{one.path.parent.name}: in {first} and in {one.root}; one at a time")
     return found
+
+
+def _tell_aside(line: str) -> None:
+    """Say what stops nothing."""
+    Terminal(stderr=True, soft_wrap=True).print(f"replicate: {line}")
 
 
 def _imported(options: argparse.Namespace, root: Path) -> list[Found]:
@@ -205,9 +230,9 @@ def _replications(options: argparse.Namespace, root: Path) -> list[Replication]:
         overrides[key] = (parse_value(value), f"--set {text}")
     if getattr(options, "seeds", None) is not None:
         overrides["seeds"] = (parse_value(options.seeds), f"--seeds {options.seeds}")
-    _imported(options, root)
+    found = _imported(options, root)
     keep = getattr(options, "keep_weights", None)
-    names = options.names or list(find_specs(root))
+    names = [one.name if one.installed else str(one.path) for one in found]
     return [load_replication(root, name, options.profile, overrides, options.out, keep) for name in names]
 
 
@@ -240,10 +265,14 @@ def _run(options: argparse.Namespace, root: Path, console: Terminal) -> int:
         records.load(replication.found.record)  # a mistake in it is known before training
     for found in {one.found.root for one in replications}:
         load_papers(found)  # and so is one in citation.bib
+    n_claims = _claims_of_roots(replications)
     runs = [run for replication in replications for run in replication.runs]
     if options.keep_weights is not None:
         _tell_of_weights(replications, console)
     lacking = {run: missing(run) for run in runs} if part is None else part.missing(runs)
+    for replication in replications:
+        if any(lacking[run] for run in replication.runs):
+            rehearse(replication)
     todo = {run: steps for run, some in lacking.items() if (steps := network_steps(run, some))}
     if not todo:
         console.print("Nothing to train: all results are stored.")
@@ -265,7 +294,6 @@ def _run(options: argparse.Namespace, root: Path, console: Terminal) -> int:
         )
     if part is not None:
         return _tell_of_part(part, runs, console)
-    n_claims = _claims_of_roots(replications)
     with workers.spread(len(replications)) as spread_map:
         counts = [n_claims[replication.found.root] for replication in replications]
         judged, drawn = spread_map(judge, replications, counts), spread_map(draw_figures, replications)
@@ -347,6 +375,12 @@ def _tell(
         but = f", but for {chances} {verdicts} that chance explains" if chances else ""
         console.print(f"{problems} things are not as recorded." if problems else f"All as recorded{but}.")
     _write_report(options, root, replications, console, fresh)
+    for replication in replications:
+        outcomes = fresh[replication.name].judged.outcomes
+        if all(outcome.verdict is Verdict.INVALID for outcome in outcomes.values()) and not problems:
+            raise InputError(
+                f"{replication.name}: no claim could be judged: {next(iter(outcomes.values())).reason}"
+            )
     return 1 if problems else 0
 
 
@@ -357,27 +391,36 @@ def _write_report(
     console: Terminal,
     fresh: Mapping[str, Fresh],
 ) -> None:
-    """Write the report at the end of a run: on the whole suite, or only on what was changed for this run."""
+    """Write the report at the end of a run: on the whole suite, or only on what was changed for this run.
+
+    Raises:
+        InputError: if it cannot be written: a run whose report is missing has not done what it was to do.
+    """
     roots = {one.found.root for one in replications if not one.found.installed}
     home = roots.pop() if len(roots) == 1 else root
-    to, known = (options.out or home / "results") / "report", replications
+    within = options.out or results_folder(home)
+    to = within / "report"
+    known: list[Replication] = []
+    not_loaded: list[NotRun] = []
+    judged = {replication.name: replication for replication in replications}
     if any(replication.overridden for replication in replications):
         to = to / "changed"
     else:
-        own = find_specs(home)
-        judged = {replication.name: replication for replication in replications}
-        known = [
-            judged.get(name) or load_replication(home, str(found.path), options.profile, None, options.out)
-            for name, found in own.items()
-            if name in judged or options.profile in ("full", *found.spec().fields.profiles)
-        ]
-        known += [one for one in replications if one.name not in own]
-    try:
-        publish(options.profile, known, to, fresh, _commands(options, known), judge_rest=False)
-    except OSError as error:
-        console.print(f"no report: {error}")
-    else:
-        console.print(f"report: {to / 'report.html'}")
+        for name, found in find_specs(home).items():
+            try:
+                if name in judged:
+                    known.append(judged.pop(name))
+                elif options.profile in ("full", *load_fields(found.path).profiles):
+                    path = str(found.path)
+                    known.append(load_replication(home, path, options.profile, None, options.out))
+            except InputError as error:  # a mistake in another replication, which nobody asked for
+                not_loaded.append(NotRun(name=name, title="", why=str(error)))
+    known += judged.values()
+    commands = _commands(options, known)
+    publish(
+        options.profile, known, to, fresh, commands, within=within, judge_rest=False, not_loaded=not_loaded
+    )
+    console.print(f"report: {to / 'report.html'}")
 
 
 def _commands(options: argparse.Namespace, replications: list[Replication]) -> dict[str, str]:
@@ -396,13 +439,11 @@ def _report(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     if options.schema:
         console.verbatim(schema())
         return 0
-    to = options.to or (options.out or root / "results") / "report"
+    within = options.to or options.out or results_folder(root)
+    to = options.to or within / "report"
     replications = _replications(options, root)
     commands = _commands(options, replications)
-    try:
-        written = publish(options.profile, replications, to, {}, commands, judge_rest=True)
-    except OSError as error:
-        raise InputError(f"{to}: the report cannot be written: {error}") from None
+    written = publish(options.profile, replications, to, {}, commands, within=within, judge_rest=True)
     for left_out in written.not_run:
         console.print(f"not run: {left_out.name}: {left_out.why}")
     console.print(f"report: {to / 'report.html'}")
@@ -421,12 +462,11 @@ def _compare(options: argparse.Namespace, root: Path, console: Terminal) -> int:
 def _record(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     if os.environ.get("CI"):
         raise InputError("record: never in CI: a record is made where someone looks at what changes")
-    at = commit(root)
-    if at.endswith("+"):
-        raise InputError("record: commit the code and the claims first: margins come before results")
-    replications = _replications(options, root)
-    for other in (one.found for one in replications if one.found.root != root):
+    named = _named(options, root)
+    for other in (one for one in named if one.root != root):
         raise InputError(f"record: {other.name} is not of this root; give its own with --root {other.root}")
+    at = committed(root, [path for one in named for path in (one.path, one.expected)])
+    replications = _replications(options, root)
     n_claims = count_claims(root)
     for replication, judged in zip(replications, judge_all(replications, {root: n_claims}), strict=True):
         manifest = replication.run.manifest()
@@ -447,9 +487,7 @@ def _record(options: argparse.Namespace, root: Path, console: Terminal) -> int:
         records.save(replication.found.record, stored)
         console.print(f"written: {replication.found.record}")
     for path, text in readmes(root).items():
-        temporary = path.with_name(f"{path.name}.tmp")
-        temporary.write_bytes(text.encode())
-        temporary.replace(path)
+        write(path, text, within=root)
     return 0
 
 
@@ -492,17 +530,32 @@ def _new(options: argparse.Namespace, root: Path, console: Terminal) -> int:
 
 
 def _list(options: argparse.Namespace, root: Path, console: Terminal) -> int:
-    for found in find_all(root):
-        fields = load_fields(found.path)  # without its code
+    problems = []
+    try:
+        find_own(root)
+    except InputError as error:
+        problems.append(error)
+    for found in find_all(root, _tell_aside):
+        try:
+            fields = load_fields(found.path)  # without its code
+            networks = n_networks(fields)
+        except InputError as error:
+            if found.root == root:
+                problems.append(error)
+            else:
+                _tell_aside(str(error))
+            continue
         profiles = ", ".join(["full", *fields.profiles])
         console.print(
             Text(found.name, "bold"),
-            f": {fields.title} ({fields.paper}): {n_networks(fields):,} networks of "
+            f": {fields.title} ({fields.paper}): {networks:,} networks of "
             f"{fields.trainer.max_steps:,} steps; profiles: {profiles}; "
             f"controls: {', '.join(fields.controls)}" + (f"; in {found.root}" if found.installed else ""),
             sep="",
         )
-    return 0
+    for problem in problems:
+        _tell_aside(str(problem))
+    return 2 if problems else 0
 
 
 def _status(options: argparse.Namespace, root: Path, console: Terminal) -> int:

@@ -5,7 +5,6 @@ import os
 import platform
 import socket
 import time
-import warnings
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -36,12 +35,12 @@ _LOOPBACK = ("localhost", "127.0.0.1")
 
 
 class _Result(NamedTuple):
-    """What comes back of one shard: `state` only if weights of it are kept, warnings as text."""
+    """What comes back of one shard: `state` only if weights of it are kept, `notes` for `Progress`."""
 
     table: pd.DataFrame
     state: dict[str, Tensor]
     device: str
-    warnings: list[str]
+    notes: list[str]
 
 
 @contextmanager
@@ -144,7 +143,7 @@ class Cluster:
         waiting = deque(range(len(todo)))
         sent: dict[Any, int] = {}
         told = dict.fromkeys(range(len(todo)), 0)
-        warned: set[str] = set()
+        noted: set[str] = set()
 
         def tell(position: int, steps: int) -> None:
             # a shard that is trained again tells of what is known already
@@ -172,9 +171,10 @@ class Cluster:
                     except ray.exceptions.RayError as error:  # the others that are done are kept first
                         failed = failed or _own_error(ray, error, run, shard)
                         continue
-                    for text in set(result.warnings) - warned:
-                        warnings.warn(text, stacklevel=2)
-                    warned.update(result.warnings)
+                    for text in dict.fromkeys(result.notes):
+                        if text not in noted:
+                            noted.add(text)
+                            progress.noted(run, text)
                     self._device = result.device
                     run.write_trained(shard, result.table, result.state)
                     tell(position, network_steps(run, [shard]))
@@ -242,10 +242,7 @@ def _train_at_worker(
             last = time.monotonic()
             reports.add.remote(position, done)
 
-    texts: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.filterwarnings("always", message="training runs uncompiled")
-        table, state = train_alone(run, shard, accelerator, 0, advance, texts.append)
+    notes: list[str] = []
+    table, state = train_alone(run, shard, accelerator, 0, advance, notes.append)
     device = torch.cuda.get_device_name(0) if accelerator == "cuda" else "CPU"
-    texts += [str(w.message) for w in caught if "training runs uncompiled" in str(w.message)]
-    return _Result(table, state, device, texts)
+    return _Result(table, state, device, notes)

@@ -46,6 +46,16 @@ Loader.add_implicit_resolver(
     ),
     list("-+0123456789."),
 )
+# YAML 1.1 also reads 1:30 as 90, and 010 as 8: the first is text here, the second is refused in `_scalar`
+Loader.yaml_implicit_resolvers = {
+    first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:int"]
+    for first, rules in Loader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0o[0-7_]+|[0-9][0-9_]*)$"),
+    list("-+0123456789"),
+)
 
 
 class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # only known when it runs
@@ -124,7 +134,7 @@ class Document:
         for key, value in list(values.items()):
             place = (*layer, key)
             inner = {p[len(place) :]: o for p, o in self.origins.items() if p[: len(place)] == place}
-            self.replace(key, value, self.origins[place], inner)
+            self.replace(key, value, self._origin(place), inner)
 
     def replace(self, dotted: str, value: Any, origin: str, inner: Mapping[Place, str] | None = None) -> None:
         """Put a copy of `value` at the key `dotted` (`trainer.max_steps`, `sweep.0.density`).
@@ -155,12 +165,14 @@ class Document:
 
     def error(self, place: Place, message: str) -> InputError:
         """The error that says `message` of the value at `place`, or of the nearest value around it."""
-        around = place
-        while around and around not in self.origins:
-            around = around[:-1]
-        origin = self.origins.get(around, f"{self.path}:1")
-        key = ".".join(map(str, place))
+        origin, key = self._origin(place), ".".join(map(str, place))
         return InputError(f"{origin}: {key}: {message}" if key else f"{origin}: {message}")
+
+    def _origin(self, place: Place) -> str:
+        """Where the value at `place` comes from, or the nearest value around it."""
+        while place and place not in self.origins:
+            place = place[:-1]
+        return self.origins.get(place, f"{self.path}:1")
 
     def validate(self, model: type[Model], data: Any = None, at: Place = ()) -> Model:
         """Read the document, or its part `data` at the place `at`, as a `model`.
@@ -263,18 +275,34 @@ def _construct(
     return _scalar(loader, node, name)
 
 
+_OCTAL = re.compile(r"[-+]?0[0-9_]+|[-+]?0o.*")
+
+
 def _scalar(loader: Loader, node: yaml.Node, name: str) -> Any:
+    line = node.start_mark.line + 1
     if isinstance(node, yaml.ScalarNode) and (half := _SURROGATE.search(node.value)):
-        line, code = node.start_mark.line + 1, ord(half[0])
-        raise InputError(f"{name}:{line}: \\u{code:X} is no character; write the character itself")
+        raise InputError(f"{name}:{line}: \\u{ord(half[0]):X} is no character; write the character itself")
+    if node.tag == "tag:yaml.org,2002:int" and _OCTAL.fullmatch(node.value) and node.value.strip("+-0_"):
+        raise InputError(
+            f"{name}:{line}: {node.value[:80]}: a zero in front makes it octal to some readers of YAML; "
+            "write the number without it, or in quotes if it is text"
+        )
     try:
-        return loader.construct_object(node, deep=True)
+        value = loader.construct_object(node, deep=True)
+        if isinstance(value, float) and value == 0 and re.match("[^eE]*[1-9]", node.value):
+            raise InputError(
+                f"{name}:{line}: {node.value[:80]} is too small for a number and would be read as 0"
+            )
+        return value
     except yaml.constructor.ConstructorError:
-        line = node.start_mark.line + 1
         raise InputError(f"{name}:{line}: the tag {node.tag!r} is not read; write plain values") from None
+    except InputError:
+        raise
     except (AttributeError, KeyError, ValueError):  # 2022-13-01 looks like a date, 0x_ like a number
-        line, kind = node.start_mark.line + 1, node.tag.rsplit(":", 1)[-1]
-        raise InputError(f"{name}:{line}: {node.value[:80]!r} is no {kind}; put a string in quotes") from None
+        kind = node.tag.rsplit(":", 1)[-1]
+        raise InputError(
+            f"{name}:{line}: {node.value[:80]!r} is not a valid {kind}; put a string in quotes"
+        ) from None
 
 
 def _keys(model: type[BaseModel], place: Place) -> list[str]:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from common import compiling
 from common.features import Blocks, Draws, Features, generator
 
 NUMERICS = 1
@@ -29,6 +30,7 @@ BLOCK_STEPS = 50
 
 Weights = dict[str, Tensor]
 Start = Callable[[np.random.Generator], Mapping[str, Tensor]]
+Note = Callable[[str], None]
 Gradient = Callable[[Weights, dict[str, Tensor], Tensor, Tensor], tuple[Weights, Tensor]]
 
 # One loop over the batch that forms inputs, outputs, loss and gradients and stores nothing between them: by
@@ -56,6 +58,12 @@ class Ensemble(LightningModule, ABC):
         factors: the model's arguments that differ between instances, a value or a tensor (instances,)
     """
 
+    compiled: bool
+    """Whether loss and gradient ran compiled: not if that failed, or the model has ways of its own.
+
+    Known once training has begun: what could not be compiled once is not tried again in the same process.
+    """
+
     seed_index: Tensor
     steps: Tensor
     """After how many steps each network was found settled, or training ended: a tensor (instances,)."""
@@ -79,6 +87,8 @@ class Ensemble(LightningModule, ABC):
         self.automatic_optimization = False
         self.losses = torch.zeros(len(self.seed_index))
         self.compiles = True
+        self.compiled = False
+        self.note: Note = warnings.warn
         self.optimizer: Callable[..., Optimizer] = torch.optim.AdamW
         self.lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None
 
@@ -128,7 +138,8 @@ class Ensemble(LightningModule, ABC):
         with (
             torch.no_grad()
         ):  # where it is asked for a gradient by itself; one code for training and evaluation
-            gradients, losses = gradient(weights, self.factors, uniforms, first_rows)
+            gradients, losses = gradient(weights, self.factors, uniforms, first_rows, self.note)
+        self.compiled = gradient.compiled is not None
         return losses, gradients
 
     def training_step(self, batches: Iterator[Tensor]) -> None:
@@ -151,6 +162,7 @@ class Ensemble(LightningModule, ABC):
     def after_step(self) -> None:
         """What a model does after each step, which `global_step` counts; by default nothing."""
 
+    @torch.inference_mode(False)  # in which gradients cannot be taken, and somebody's notebook may be
     def evaluate(self) -> Tensor:
         """Each network's mean loss on held-out inputs that all seeds share, a tensor (instances,)."""
         batches = iter(Draws(self.features, [0], stream="evaluation"))
@@ -175,13 +187,20 @@ class Ensemble(LightningModule, ABC):
     def resumable(self) -> bool:
         """Whether a checkpoint holds all that training changes: weights and buffers.
 
-        A model with hooks of its own (`on_...`, `before_step`, `after_step`) may change more: its
-        `on_save_checkpoint` says what.
+        A model that `has_hooks` may change more: its `on_save_checkpoint` says what.
         """
+        return "on_save_checkpoint" in self._own or not self.has_hooks
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether it does more while it trains: it has `on_...`, `before_step` or `after_step` of its own."""
+        return any(name.startswith(("on_", "before_step", "after_step")) for name in self._own)
+
+    @property
+    def _own(self) -> set[str]:
+        """The names that the model's class, or one between it and this one, defines."""
         classes = type(self).__mro__
-        own = {name for one in classes[: classes.index(Ensemble)] for name in vars(one)}
-        hooks = ("on_", "before_step", "after_step")
-        return "on_save_checkpoint" in own or not any(name.startswith(hooks) for name in own)
+        return {name for one in classes[: classes.index(Ensemble)] for name in vars(one)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the buffers, of which Lightning has only the persistent ones."""
@@ -229,7 +248,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @functools.cache
-def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -> Gradient:
+def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -> "_Gradient":
     """The gradients and losses of an ensemble; if it compiles, once for each model and distribution."""
 
     def total(
@@ -249,7 +268,7 @@ def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -
         return dict(zip(leaves, gradients, strict=True)), losses.detach()
 
     if not compiles:
-        return plain
+        return _Gradient(plain, None)
     # by default the compiler gives up after 8 versions of this function, those of all models together
     compiled = torch.compile(  # type: ignore[call-overload]  # torch's overloads leave the last two out
         torch.func.grad(total, has_aux=True),
@@ -259,28 +278,35 @@ def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -
         isolate_recompiles=True,
         recompile_limit=256,
     )
-    state = {"compiles": True}
-    seen: set[tuple[torch.Size, ...]] = set()
+    return _Gradient(plain, compiled)
 
-    def gradient(
-        weights: Weights, factors: dict[str, Tensor], uniforms: Tensor, first_rows: Tensor
+
+class _Gradient:
+    """An ensemble's gradient, by its compiled function until that fails, from then on the plain way."""
+
+    def __init__(self, plain: Gradient, compiled: Gradient | None) -> None:
+        self.plain = plain
+        self.compiled = compiled
+        self.seen: set[tuple[torch.Size, ...]] = set()
+
+    def __call__(
+        self, weights: Weights, factors: dict[str, Tensor], uniforms: Tensor, first_rows: Tensor, note: Note
     ) -> tuple[Weights, Tensor]:
-        if state["compiles"]:
-            tensors = (*weights.values(), *factors.values(), uniforms, first_rows)
-            # marking takes as long as a small step: only for shapes that may be compiled now. Not marked,
-            # they would be compiled for these sizes alone, and evaluated by other code than trained
-            if (shapes := tuple(tensor.shape for tensor in tensors)) not in seen:
-                seen.add(shapes)
-                for tensor in tensors:
-                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
-            try:
-                return compiled(weights, factors, uniforms, first_rows)  # type: ignore[no-any-return]
-            except (BackendCompilerFailed, RuntimeError) as error:
-                if is_out_of_memory(error):
-                    raise
-                state["compiles"] = False
-                first_line = (str(error).splitlines() or [type(error).__name__])[0]
-                warnings.warn(f"training runs uncompiled, slower: {first_line}", stacklevel=2)
-        return plain(weights, factors, uniforms, first_rows)
-
-    return gradient
+        if self.compiled is not None:
+            if (why := compiling.obstacle(uniforms.device.type)) is None:
+                tensors = (*weights.values(), *factors.values(), uniforms, first_rows)
+                # marking takes as long as a small step: only for shapes that may be compiled now. Not marked,
+                # they would be compiled for these sizes alone, and evaluated by other code than trained
+                if (shapes := tuple(tensor.shape for tensor in tensors)) not in self.seen:
+                    self.seen.add(shapes)
+                    for tensor in tensors:
+                        torch._dynamo.maybe_mark_dynamic(tensor, 0)
+                try:
+                    return self.compiled(weights, factors, uniforms, first_rows)
+                except (BackendCompilerFailed, RuntimeError, OSError, ImportError) as error:
+                    if is_out_of_memory(error):
+                        raise
+                    why = compiling.explain(error)
+            self.compiled = None
+            note(f"{compiling.UNCOMPILED}: {why}")
+        return self.plain(weights, factors, uniforms, first_rows)

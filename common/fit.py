@@ -5,20 +5,25 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import pandas as pd
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
+from common.blame import blamed, line_of, told
 from common.computed import Computed
 from common.document import InputError
-from common.ensemble import BLOCK_STEPS, Ensemble, is_out_of_memory
+from common.ensemble import BLOCK_STEPS, Ensemble, Note, is_out_of_memory
+from common.numerics import numerics
 from common.results import Run
 from common.spec import Spec
 from common.sweep import Shard
@@ -39,7 +44,6 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Those of the networks' losses that a logger gets, beside their mean."""
 
 Advance = Callable[[int], None]
-Note = Callable[[str], None]
 
 
 def train_alone(
@@ -57,16 +61,21 @@ def train_alone(
     If it `resumes`, training goes on from a checkpoint in the run's folder, and leaves some there.
     """
     states: list[dict[str, Tensor]] = []
+    compiled: list[bool] = []
 
     def keep(ensemble: Ensemble) -> None:
+        compiled.append(ensemble.compiled)
         if not run.keep.empty:  # not on the device, where the memory may be needed
             states.append({name: tensor.cpu() for name, tensor in ensemble.state().items()})
 
-    with one_thread(), _numerics(), _quiet():
+    with one_thread(), numerics(note), _quiet():
         name = f"{run.spec.name}/{run.variant.name}/{run.hash}"
-        logger = run.spec.logger_of(run.folder, name, f"shard_{shard.number:05d}")
-        where = run if resumes else None
-        table = train_shard(run.spec, shard, accelerator, device, advance, logger, keep, where, note)
+        with blamed(f"{run.spec.name}, shard {shard.number}: training"):
+            logger = run.spec.logger_of(run.folder, name, f"shard_{shard.number:05d}")
+            where = run if resumes else None
+            table = train_shard(run.spec, shard, accelerator, device, advance, logger, keep, where, note)
+    if compiled:
+        table.attrs["compiled"] = all(compiled)
     return table, {
         name: torch.cat([state[name] for state in states]) for name in (states[0] if states else {})
     }
@@ -100,7 +109,7 @@ def train_shard(
         advance(network_steps)
 
     try:
-        return _train_rows(spec, shard, accelerator, device, count, logger, trained, run)
+        return _train_rows(spec, shard, accelerator, device, count, logger, trained, run, note)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -127,15 +136,26 @@ def _train_rows(
     logger: Logger | None,
     trained: Callable[[Ensemble], None],
     run: Run | None,
+    note: Note,
 ) -> pd.DataFrame:
     model = build(spec, shard.rows)
     if isinstance(model, Computed):
         columns = model.metrics()
+        check_metrics(model, columns, shard.rows)
         advance(len(shard.rows))
     else:
+        model.note = note
         # what was logged before would be lost: a shard with a logger starts anew
         partial = _Partial(run, shard) if run is not None and model.resumable and logger is None else None
-        columns = _train_ensemble(model, spec, accelerator, device, advance, logger, partial)
+        try:
+            columns = _train_ensemble(model, spec, accelerator, device, advance, logger, partial)
+        except Exception as error:
+            if run is None or partial is None or not partial.is_at_fault or is_out_of_memory(error):
+                raise
+            note(f"shard {shard.number}: its checkpoint cannot be used ({told(error)}); it starts anew")
+            run.forget_partial(shard)
+            return _train_rows(spec, shard, accelerator, device, advance, logger, trained, run, note)
+        check_metrics(model, columns, shard.rows)
         trained(model)
     return pd.concat(
         [shard.rows, *(_columns(name, value, shard.rows.index) for name, value in columns.items())], axis=1
@@ -149,6 +169,8 @@ class _Partial(CheckpointIO):
         self.run = run
         self.shard = shard
         self.found = run.partial(shard)
+        self.is_at_fault = bool(self.found)
+        """Whether what goes wrong now comes of the checkpoint: no step has been taken since."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         self.run.write_partial(self.shard, checkpoint)
@@ -173,7 +195,7 @@ def _train_ensemble(
     partial: _Partial | None,
 ) -> dict[str, Tensor]:
     settings = spec.fields.trainer
-    callbacks: list[Callback] = [_Report(len(ensemble.seed_index), advance, stores=partial is not None)]
+    callbacks: list[Callback] = [_Report(len(ensemble.seed_index), advance, partial)]
     if settings.stop_when_settled:
         callbacks.insert(0, _StopWhenSettled())
     if logger is not None:
@@ -189,7 +211,8 @@ def _train_ensemble(
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=callbacks,
-        plugins=[partial] if partial else None,
+        # given, so that it is not looked for, and this process not taken for one of many
+        plugins=[LightningEnvironment(), *([partial] if partial else [])],
     )
     try:
         trainer.fit(ensemble, ckpt_path="partial" if partial and partial.found else None, weights_only=True)
@@ -212,11 +235,11 @@ def _measure(ensemble: Ensemble) -> dict[str, Tensor]:
     for weight in ensemble.weights.values():
         finite &= weight.isfinite().flatten(1).all(dim=1)
     if finite.all():
-        return {"loss": loss, **ensemble.metrics()}
+        return with_loss(loss, ensemble)
     trained = {name: weight.clone() for name, weight in ensemble.weights.items()}
     for weight in ensemble.weights.values():
         weight[~finite] = weight[finite][0] if finite.any() else torch.ones_like(weight[0])
-    measured = {"loss": loss, **ensemble.metrics()}
+    measured = with_loss(loss, ensemble)
     for name, weight in ensemble.weights.items():
         weight.copy_(trained[name])
     return {
@@ -225,6 +248,39 @@ def _measure(ensemble: Ensemble) -> dict[str, Tensor]:
         .index_fill_(0, (~finite).nonzero().flatten().to(value.device), math.nan)
         for name, value in measured.items()
     }
+
+
+def with_loss(loss: Tensor, ensemble: Ensemble) -> dict[str, Tensor]:
+    """The metrics of the networks after their loss, which a metric may not replace."""
+    metrics = ensemble.metrics()
+    if "loss" in metrics:
+        raise InputError(
+            f"{line_of(type(ensemble).metrics)}: {type(ensemble).__name__}.metrics: 'loss' is the column of "
+            "the held-out loss; give this metric another name"
+        )
+    return {"loss": loss, **metrics}
+
+
+def check_metrics(model: Ensemble | Computed, columns: Mapping[str, Tensor], rows: pd.DataFrame) -> list[str]:
+    """The columns of the table that these tensors (instances, ...) become, beside those of the sweep, `rows`.
+
+    Raises:
+        InputError: if one is no such tensor, or two columns would have one name.
+    """
+    place = f"{line_of(type(model).metrics)}: {type(model).__name__}.metrics"
+    names = [str(name) for name in rows]
+    for metric, value in columns.items():
+        if not isinstance(value, Tensor) or value.shape[:1] != (len(rows),):
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise InputError(
+                f"{place}: {metric!r} has {got}; expected a tensor whose first axis is the instances, "
+                f"here ({len(rows)}, ...)"
+            )
+        names += _places(str(metric), value)
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(f"{place}: {name!r} is a column already; give this metric another name")
+    return names
 
 
 def diverged(table: pd.DataFrame) -> pd.DataFrame:
@@ -265,14 +321,13 @@ def build(spec: Spec, rows: pd.DataFrame) -> Ensemble | Computed:
 
 def _columns(name: str, value: Tensor, index: pd.Index) -> pd.DataFrame:
     """A column for each number that `value` (instances, ...) holds of an instance: `name_0_1`, ..."""
-    shape = value.shape[1:]
-    places = [f"_{i}" for i in range(math.prod(shape))] if len(shape) == 1 else [""]
-    if len(shape) > 1:
-        places = [
-            "".join(f"_{i}" for i in place) for place in torch.cartesian_prod(*map(torch.arange, shape))
-        ]
     flat = value.reshape(len(value), -1).cpu().numpy()
-    return pd.DataFrame(flat, index=index, columns=[f"{name}{place}" for place in places])
+    return pd.DataFrame(flat, index=index, columns=_places(name, value))
+
+
+def _places(name: str, value: Tensor) -> list[str]:
+    places = product(*(range(n) for n in value.shape[1:]))
+    return ["".join([name, *(f"_{i}" for i in place)]) for place in places]
 
 
 class _StopWhenSettled(Callback):
@@ -324,14 +379,15 @@ class _StopWhenSettled(Callback):
 class _Report(Callback):
     """Tells `advance` of the network-steps done, at the end also of those that were left out.
 
-    If it `stores`, it has a checkpoint written from time to time.
+    If there is a place for it, `partial`, it has a checkpoint written from time to time.
     """
 
-    def __init__(self, n_instances: int, advance: Advance, *, stores: bool) -> None:
+    def __init__(self, n_instances: int, advance: Advance, partial: _Partial | None) -> None:
         self.n_instances = n_instances
         self.advance = advance
+        self.partial = partial
         self.told = 0
-        self.next = time.monotonic() + PARTIAL_S if stores else math.inf
+        self.next = math.inf if partial is None else time.monotonic() + PARTIAL_S
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tell(trainer.global_step)  # of what was done before it was stopped
@@ -347,6 +403,8 @@ class _Report(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if self.partial is not None:
+            self.partial.is_at_fault = False
         if trainer.global_step % REPORT_STEPS == 0:
             self._tell(trainer.global_step)
 
@@ -385,28 +443,20 @@ class _Curve(Callback):
 
 
 @contextmanager
-def _numerics() -> Iterator[None]:
-    """Train without denormals: decayed moments would slow training many times."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-
-
-@contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep out Lightning's lines on each fit, whose advice does not apply, and dumps of the compiler.
+    """Keep out Lightning's lines on each fit, whose advice does not apply, and tracebacks of the compiler.
 
     That compiling failed is said by the ensemble, in one line.
     """
-    levels = {"lightning.pytorch": logging.ERROR, "torch._inductor.scheduler": logging.CRITICAL + 1}
+    compilers = ("torch._dynamo", "torch._functorch", "torch._inductor")
+    levels = {"lightning.pytorch": logging.ERROR, **dict.fromkeys(compilers, logging.CRITICAL + 1)}
     before = {name: logging.getLogger(name).level for name in levels}
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning\.")
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="Can't find Python.h")
         try:
             yield
         finally:

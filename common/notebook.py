@@ -15,9 +15,10 @@ from common.document import InputError, one_line
 from common.ensemble import Ensemble
 from common.find import announce, find_root, find_spec
 from common.fit import build
+from common.rehearsal import rehearse
 from common.replication import Replication, load_replication
 from common.sweep import choose, shards
-from common.training import Devices, train
+from common.training import Devices, missing, train
 
 
 class Result:
@@ -71,6 +72,7 @@ class Result:
         """The figures by name, drawn anew."""
         return draw(self.replication.run.spec.code, self.table)
 
+    @torch.inference_mode(False)  # in which weights would be constants for good
     def model(self, query: str = "all") -> Ensemble:
         """The trained networks that `query` says, in the order of the table: a LightningModule.
 
@@ -94,7 +96,7 @@ class Result:
         found: dict[int, dict[str, torch.Tensor]] = {}
         for shard in shards(run.spec):
             if not shard.rows.index.intersection(rows.index).empty:
-                kept, state = run.weights(shard.number)
+                kept, state = run.weights(shard)
                 found |= {row: {k: v[i] for k, v in state.items()} for i, row in enumerate(kept)}
         if missing := sum(row not in found for row in rows.index):
             how = f"`replicate run {self.replication.name} --keep-weights QUERY` or keep_weights= does"
@@ -124,7 +126,8 @@ def result(
         profile: full, or a profile of its spec
         overrides: keys of the spec to change, as in {"trainer.max_steps": 100}
         root: the folder of the suite (default: the working directory, else where this package is)
-        out: the folder of the results (default: `root`/results)
+        out: the folder of the results (default: results/ in `root`, in the working directory if `root` is
+            installed)
         train: train first what is missing; controls are not
         keep_weights: with `train`, keep the weights of these networks, a query as `Result.model` takes it
         devices: how many GPUs, or processes on the CPU, train; a script that asks for several needs
@@ -150,4 +153,6 @@ def _train(replication: Replication, devices: int) -> None:
         chosen = Devices.choose(count=devices)
     except ValueError as error:
         raise InputError(f"devices: {error}") from None
+    if missing(replication.run):
+        rehearse(replication)
     train([replication.run], chosen)

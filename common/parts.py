@@ -9,7 +9,7 @@ from typing import NamedTuple
 from common.document import InputError
 from common.results import Run
 from common.sweep import Shard, costs, shards
-from common.training import Place, Progress, missing
+from common.training import Place, Progress, clear, missing
 
 
 class Part(NamedTuple):
@@ -76,6 +76,8 @@ def train_part(todo: Mapping[Run, list[Shard]], place: Place, progress: Progress
         for run, some in todo.items():
             if some:
                 locks.enter_context(run.locked(shared=True))
-        with closing(place.train_shards(items, progress or Progress())) as done:
+        progress = progress or Progress()
+        clear(todo, progress)
+        with closing(place.train_shards(items, progress)) as done:
             for _ in done:
                 pass

@@ -3,7 +3,8 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -13,14 +14,17 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from common.answer import Answer, NotRun, ReplicationAnswer, answer, badge, junit, replication_answer
+from common.blame import blamed
 from common.claims import draw
 from common.document import InputError, Strict
+from common.files import write
 from common.fit import diverged
+from common.git import commit
 from common.html import Exhibit, exhibit, page
 from common.papers import load_papers
 from common.replication import Judged, Replication, count_claims, judge_all
 from common.report import save_figures
-from common.results import Run, commit
+from common.results import Run
 from common.sweep import shards
 from common.workers import spread
 
@@ -58,16 +62,18 @@ def publish(
     fresh: Mapping[str, Fresh],
     commands: Mapping[str, str],
     *,
+    within: Path,
     judge_rest: bool,
+    not_loaded: Sequence[NotRun] = (),
 ) -> Answer:
-    """Write the report on `replications` into the folder `to`.
+    """Write the report on `replications` into the folder `to`, which is or lies in the folder `within`.
 
     What is `fresh` is taken as it is. Of the rest, a part that an earlier report has is taken over if neither
     data nor code nor claims have changed; others are judged if `judge_rest`, else listed as not judged.
-    `commands` are those that rerun each replication.
+    `commands` are those that rerun each replication, `not_loaded` others that are only listed.
 
     Raises:
-        OSError: if it cannot be written.
+        InputError: if it cannot be written; a file is written whole or not at all.
     """
     roots = dict.fromkeys(replication.found.root for replication in replications)
     n_claims = {root: count_claims(root) for root in roots}
@@ -75,7 +81,7 @@ def publish(
     digests = {one.name: _digest(one, commands[one.name], n_claims[one.found.root]) for one in replications}
     paths = {name: to / "parts" / f"{name.replace('/', '.')}.{profile}.json" for name in digests}
     stored = {name: _load(paths[name], digest) for name, digest in digests.items()}
-    not_run = []
+    not_run = list(not_loaded)
     to_judge = []
     for replication in replications:
         name = replication.name
@@ -103,15 +109,14 @@ def publish(
                 replication, found.judged, commands[name], code[replication.found.root]
             )
             kept = _Part(digest=digests[name], answer=given, exhibit=exhibits[name])
-            path.parent.mkdir(parents=True, exist_ok=True)
             text = kept.model_dump_json()
-            path.write_text(f"{_digest_of(text)}\n{text}", encoding="utf-8")
+            write(path, f"{_digest_of(text)}\n{text}", within)
         if kept:
             parts.append(kept)
     written = datetime.now(UTC).isoformat(timespec="seconds")
     papers = {key: paper for root in roots for key, paper in load_papers(root).items()}
     report = answer(profile, written, papers, [part.answer for part in parts], not_run)
-    _write(to, report, {part.answer.name: part.exhibit for part in parts})
+    _write(to, within, report, {part.answer.name: part.exhibit for part in parts})
     return report
 
 
@@ -129,10 +134,11 @@ def draw_figures(replication: Replication) -> Drawn:
         if diverged(table).empty:
             raise
         figures, problem = {}, str(error)
-    for figure in figures.values():  # laid out once, not again for each format
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-    files = save_figures(figures, run.folder / "figures")
+    with _while_drawing(run):
+        for figure in figures.values():  # laid out once, not again for each format
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        files = save_figures(figures, run.folder / "figures", run.out)
     return Drawn(_exhibit(replication, figures), files, problem)
 
 
@@ -141,7 +147,7 @@ def schema() -> str:
     return json.dumps(Answer.model_json_schema(mode="serialization"), indent=1) + "\n"
 
 
-def _write(to: Path, report: Answer, exhibits: Mapping[str, Exhibit]) -> None:
+def _write(to: Path, within: Path, report: Answer, exhibits: Mapping[str, Exhibit]) -> None:
     texts = {
         "report.html": page(report, exhibits),
         "report.json": report.model_dump_json(indent=1) + "\n",
@@ -149,14 +155,20 @@ def _write(to: Path, report: Answer, exhibits: Mapping[str, Exhibit]) -> None:
         "junit.xml": junit(report),
         "badge.json": json.dumps(badge(report)) + "\n",
     }
-    to.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        (to / name).write_text(text, encoding="utf-8")
+        write(to / name, text, within)
 
 
 def _drawn_exhibit(replication: Replication) -> Exhibit:
     run = replication.run
-    return _exhibit(replication, draw(run.spec.code, _table(run)))
+    with _while_drawing(run):
+        return _exhibit(replication, draw(run.spec.code, _table(run)))
+
+
+def _while_drawing(run: Run) -> AbstractContextManager[None]:
+    """In which what matplotlib cannot draw, such as a formula that it cannot read, is told in one line."""
+    code = run.spec.code
+    return blamed("figures()", at=code.__file__ or code.__name__, after="; what was trained is stored")
 
 
 def _exhibit(replication: Replication, figures: Mapping[str, Figure]) -> Exhibit:

@@ -30,19 +30,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--replications-profile", default="quick", help="full or a profile of the specs (quick)")
     group.addoption(
         "--replications-out", type=Path,
-        help="where results are stored (default: ROOT/results); write it with an equals sign",
+        help="where results are stored (default: ROOT/results, here if ROOT is installed); write it with an "
+        "equals sign",
     )  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Collect from the replications where the command line names no place."""
     if config.getoption("replications"):
+        from common import compiling
         from common.document import InputError
-        from common.find import find_root
+        from common.find import find_own, find_root
         from common.text import line
 
+        if note := compiling.prepare():
+            config.issue_config_time_warning(UserWarning(note), stacklevel=2)
         try:
             root = find_root()
+            if config.args_source is not pytest.Config.ArgsSource.ARGS:
+                find_own(root)
         except InputError as error:
             raise pytest.UsageError(line(str(error))) from None
         config.stash[_ROOT] = root
@@ -100,14 +106,17 @@ class _Spec(pytest.File):
 
     def setup(self) -> None:
         """Train what is missing, and judge."""
+        from common.rehearsal import rehearse
         from common.replication import count_claims, judge
-        from common.training import Devices, train
+        from common.training import Devices, missing, train
 
         root, stash = self.config.stash[_ROOT], self.config.stash
         if _CLAIMS not in stash:
             stash[_CLAIMS] = count_claims(root)
         # one process of pytest-xdist is one of many
         count = 1 if hasattr(self.config, "workerinput") else None
+        if any(map(missing, self.replication.runs)):
+            rehearse(self.replication)
         train(self.replication.runs, Devices.choose(count=count))
         self.problems: list[Change] = judge(self.replication, stash[_CLAIMS]).problems
 

@@ -4,14 +4,15 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from common.claims import Claim, Outcome, Verdict, jackknife_error, t_quantile
+from common.claims import Claim, Outcome, Verdict, jackknife, jackknife_error, judge, t_quantile, widen
 from common.document import Document, Loader, Strict
+from common.files import write
 
 FALSE_ALARMS = 0.01
 """The probability that a run of the whole suite reports a moved value where nothing has changed."""
@@ -36,6 +37,19 @@ class RecordedClaim(Strict):
     low: float
     high: float
     samples: list[float]
+
+    @model_validator(mode="after")
+    def _has_numbers(self) -> Self:
+        if self.verdict is Verdict.INVALID:
+            return self
+        if not all(map(math.isfinite, [self.value, *self.samples])):
+            raise ValueError("value and samples must be numbers; record it anew")
+        if len(self.samples) == 1:
+            raise ValueError("a single sample has no spread; record it anew")
+        no_interval = math.isinf(self.low) and math.isinf(self.high) and self.verdict is Verdict.INCONCLUSIVE
+        if not (no_interval or (self.low <= self.value <= self.high and math.isfinite(self.high - self.low))):
+            raise ValueError("low and high must be numbers on both sides of value; record it anew")
+        return self
 
 
 class Record(Strict):
@@ -90,9 +104,7 @@ def save(path: Path, records: Mapping[str, Record]) -> None:
     """Put `records`, by profile, into the file `path`, all at once or not at all."""
     data = {"profiles": {profile: record.model_dump(mode="json") for profile, record in records.items()}}
     text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(_HEADER + text, encoding="utf-8")
-    temporary.replace(path)
+    write(path, _HEADER + text, within=path.parent)
 
 
 def differences(
@@ -102,6 +114,8 @@ def differences(
     n_claims: int,
 ) -> list[Change]:
     """What of `outcomes` and `controls` is not as in `record`, over the keys of both.
+
+    What is invalid was not judged: it is a problem, whatever the record says.
 
     `n_claims` is the number of claims of the whole suite, over which the budget `FALSE_ALARMS` is split
     evenly (Bonferroni). The test takes run and record for independent. Reruns with the same seeds differ
@@ -139,6 +153,42 @@ def uninvestigated(records: Mapping[str, Record], claims: Mapping[str, Claim]) -
     ]
 
 
+def unsound(record: Record, outcomes: Mapping[str, Outcome], *, same_hash: bool) -> list[Change]:
+    """The claims whose record does not follow from its own samples, so that nothing can be compared with it.
+
+    With the `same_hash` the seeds of record and `outcomes` are the same, and so is their number.
+    """
+    changes = []
+    for name, old in record.claims.items():
+        if name in outcomes and (problem := _unsound(old, outcomes[name], same_hash)):
+            changes.append(
+                Change(name, f"{problem}: it was changed by hand, or the claim was; record it anew")
+            )
+    return changes
+
+
+def _unsound(old: RecordedClaim, new: Outcome, same_hash: bool) -> str | None:
+    if Verdict.INVALID in (old.verdict, new.verdict):
+        return None
+    if same_hash and len(old.samples) != len(new.samples):
+        return f"the record has {len(old.samples)} samples, this run {len(new.samples)}"
+    if not old.samples or new.claim.power is not None or math.isinf(old.low):
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = widen(old.value, jackknife(old.value, old.samples), new.claim.published_half_width)
+    if new.claim.kind == "fraction":
+        low, high = max(0.0, low), min(1.0, high)
+    # samples have the digits of a record, and the interval is so many times as uncertain
+    digits = 10.0 ** (1 - _DIGITS) * max(map(abs, [old.value, *old.samples]))
+    slack = t_quantile(0.975, len(old.samples)) * math.sqrt(len(old.samples)) * digits
+    if not (old.low <= low + slack and high - slack <= old.high):
+        return "the record's samples spread further than its interval"
+    shifts = (-slack, 0.0, slack)
+    if old.verdict not in {judge((old.low + a, old.high + b), new.region) for a in shifts for b in shifts}:
+        return f"recorded as {old.verdict}, which does not follow from its interval and the accepted values"
+    return None
+
+
 def _moved(name: str, old: RecordedClaim, new: Outcome, n_claims: int) -> Change | None:
     distance, allowed = abs(new.value - old.value), _tolerance(old, new, n_claims)
     if old.verdict is not new.verdict:
@@ -146,8 +196,9 @@ def _moved(name: str, old: RecordedClaim, new: Outcome, n_claims: int) -> Change
         by_chance = {old.verdict, new.verdict} in _NEIGHBOURS and distance <= allowed and not _same(old, new)
         problem = f"verdict changed from {old.verdict} to {new.verdict}: {new.reason}"
         return Change(name, problem, by_chance)
-    # of an invalid claim there is no value: the comparison with NaN is false
-    if distance > allowed:
+    if new.verdict is Verdict.INVALID:
+        return Change(name, f"invalid, as recorded: {new.reason}")
+    if not distance <= allowed:
         problem = f"value moved from {old.value:.6g} to {new.value:.6g}, by more than {allowed:.2g}"
         return Change(name, problem)
     return None
@@ -163,8 +214,9 @@ def _tolerance(old: RecordedClaim, new: Outcome, n_claims: int) -> float:
     """How far the value may have moved: the t quantile of the claim's share of the budget, and rounding."""
     # one step of the last digit recorded, which for a theory is all
     rounding = max(10.0 ** (1 - _DIGITS) * abs(old.value), 1e-9)
+    # without an interval, as of one seed, chance cannot be told from change: the same networks give the same
     if math.isinf(old.low) or math.isinf(new.low):
-        return math.inf
+        return rounding
     spreads = [samples for samples in (old.samples, new.samples) if samples]
     if not spreads:
         return rounding

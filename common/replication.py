@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import record as records
-from common.claims import Claim, Outcome, Verdict, evaluate, load_claims, rows_at
+from common.claims import Claim, Outcome, Verdict, evaluate, load_claims, n_claims_in, rows_at
 from common.document import Document, InputError, nearest
-from common.find import Found, find_spec, find_specs
+from common.find import Found, find_spec, find_specs, results_folder
 from common.results import Run
-from common.spec import Spec, is_logging
+from common.spec import Spec, is_neutral, is_of_the_setting
 from common.sweep import instances, shards
 from common.threads import one_thread
 from common.workers import spread
@@ -18,7 +18,8 @@ from common.workers import spread
 class Replication(NamedTuple):
     """A replication's run in one profile, its controls' runs, and its claims.
 
-    `overridden`: the spec was changed in more than what is logged.
+    `overridden`: the spec was changed, so that nothing is compared with the record. `for_reference`: in more
+    than its seeds, so that verdicts are none on the paper; `not_asked` are then the claims without rows.
     """
 
     found: Found
@@ -26,6 +27,8 @@ class Replication(NamedTuple):
     controls: dict[str, Run]
     claims: dict[str, Claim]
     overridden: bool
+    for_reference: bool
+    not_asked: list[str]
 
     @property
     def name(self) -> str:
@@ -36,6 +39,10 @@ class Replication(NamedTuple):
     def runs(self) -> list[Run]:
         """The run and those of the controls."""
         return [self.run, *self.controls.values()]
+
+    def rejects(self, control: str) -> list[str]:
+        """The claims that a control must lose, of those that are asked."""
+        return [claim for claim in self.run.spec.controls[control].rejects if claim in self.claims]
 
 
 class Judged(NamedTuple):
@@ -68,7 +75,7 @@ def load_replication(
 ) -> Replication:
     """The replication that `find_spec` finds at `root` by its name or path.
 
-    Its results are in `out` (default: results/ in its own root, or in `root` if a package brought it).
+    Its results are in `out` (default: `results_folder` of its own root, of `root` if a package brought it).
 
     Its run keeps the weights of the networks that `keep_weights` says (see `Run`), its controls keep none.
 
@@ -76,18 +83,29 @@ def load_replication(
         InputError: for the first mistake in the name, spec, overrides (see `load_spec`), claims or query.
     """
     found = find_spec(root, name)
-    out = out or (root if found.installed else found.root) / "results"
+    out = out or results_folder(root if found.installed else found.root)
     spec = found.spec(profile, overrides=overrides)
-    claims = _judged_in(spec, found.expected)
+    changed = list(overrides or {})
+    for_reference = any(map(is_of_the_setting, changed))
+    claims, not_asked = _judged_in(spec, found.expected, for_reference)
+    run = Run(spec, out, keep_weights)
+    replication = Replication(
+        found, run, {}, claims, not all(map(is_neutral, changed)), for_reference, not_asked
+    )
     for control, breaks in spec.controls.items():
         for i, claim in enumerate(breaks.rejects):
-            if claim not in claims:
+            if claim not in claims and claim not in not_asked:
                 place = ("controls", control, "rejects", i)
                 hint = f"in profile {spec.profile}; {nearest(claim, list(claims))}"
                 raise Document.load(found.path).error(place, f"no claim {claim!r} {hint}")
-    controls = {control: Run(found.spec(profile, control, overrides), out) for control in spec.controls}
-    overridden = not all(map(is_logging, overrides or {}))
-    return Replication(found, Run(spec, out, keep_weights), controls, claims, overridden)
+        broken = Run(found.spec(profile, control, overrides), out)
+        if broken.hash == run.hash:
+            why = f", changed by {', '.join(changed)}" if changed else ""
+            problem = f"changes nothing: the control and the run{why} are the same, so it can lose no claim"
+            raise Document.load(found.path).error(("controls", control, "set"), problem)
+        if replication.rejects(control):
+            replication.controls[control] = broken
+    return replication
 
 
 @one_thread()
@@ -106,18 +124,20 @@ def judge(replication: Replication, n_claims: int) -> Judged:
             raise InputError(f"{replication.name} ({run.variant.name}): {why}; `replicate run` trains it")
         tables[run.spec.control] = table
     controls = {}
-    for name, control in spec.controls.items():
-        broken = {claim: replication.claims[claim] for claim in control.rejects}
-        lost = evaluate(broken, spec.code, tables[name])
+    for name in replication.controls:
+        broken = {claim: replication.claims[claim] for claim in replication.rejects(name)}
+        lost = evaluate(broken, spec.code, tables[name], of_control=True)
         controls[name] = {claim: outcome.verdict for claim, outcome in lost.items()}
     outcomes = evaluate(replication.claims, spec.code, tables[None])
     if replication.overridden:
         return Judged(outcomes, controls, None, None, False)
     stored = records.load(replication.found.record)
     record = stored.get(spec.profile)
-    changes = records.differences(record, outcomes, controls, n_claims)
-    changes += records.uninvestigated(stored, replication.claims)
     other_hash = record is not None and record.hash != replication.run.hash
+    changes = records.differences(record, outcomes, controls, n_claims)
+    if record is not None:
+        changes += records.unsound(record, outcomes, same_hash=not other_hash)
+    changes += records.uninvestigated(stored, replication.claims)
     return Judged(outcomes, controls, changes, record, other_hash)
 
 
@@ -141,14 +161,16 @@ def claims_of(found: Found) -> dict[str, Claim]:
 
 def count_claims(root: Path) -> int:
     """The number of claims of the suite at `root`, over which the budget of false alarms is split."""
-    return sum(len(claims_of(found)) for found in find_specs(root).values())
+    return sum(n_claims_in(found.expected) for found in find_specs(root).values())
 
 
-def _judged_in(spec: Spec, path: Path) -> dict[str, Claim]:
-    """The claims in the file `path` that are judged in the profile of `spec`.
+def _judged_in(spec: Spec, path: Path, for_reference: bool) -> tuple[dict[str, Claim], list[str]]:
+    """The claims in the file `path` that are judged in the profile of `spec`, and those that cannot be.
+
+    Only where the spec was changed, `for_reference`, may the sweep lack the rows of a claim.
 
     Raises:
-        InputError: if one names a profile that the spec has not, or a place that the sweep has not.
+        InputError: if one names a profile or a place that the spec has not, or none is left.
     """
     profiles = ["full", *spec.fields.profiles]
     claims = load_claims(path, spec.code)
@@ -159,10 +181,18 @@ def _judged_in(spec: Spec, path: Path) -> dict[str, Claim]:
                 hint = nearest(profile, profiles)
                 raise Document.load(path).error(place, f"no profile {profile!r} in {spec.path}; {hint}")
     judged = {name: claim for name, claim in claims.items() if spec.profile in (claim.profiles or profiles)}
-    rows = instances(spec)
+    rows, not_asked = instances(spec), []
     for name, claim in judged.items():
         try:
             rows_at(claim.estimate, rows)
         except ValueError as error:
-            raise Document.load(path).error(("claims", name, "estimate", "at"), str(error)) from None
-    return judged
+            if not for_reference:
+                raise Document.load(path).error(("claims", name, "estimate", "at"), str(error)) from None
+            not_asked.append(name)
+    judged = {name: claim for name, claim in judged.items() if name not in not_asked}
+    if not judged:
+        why = "have no rows in the changed sweep" if not_asked else f"is judged in profile {spec.profile}"
+        raise Document.load(path).error(
+            ("claims",), f"nothing to judge: {'all' if not_asked else 'none'} {why}"
+        )
+    return judged, not_asked

@@ -1,15 +1,18 @@
 """Claims and verdicts as tables, for the terminal and for the README."""
 
+import io
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
 from common.claims import Claim, Outcome, Verdict
+from common.files import write
 from common.record import Change, Record
 from common.text import markdown
 
@@ -159,10 +162,11 @@ def _code(name: str) -> str:
     return f"`{name}`" if re.fullmatch(r"[\w/.-]+", name) else markdown(name)
 
 
-def save_figures(figures: Mapping[str, object], folder: Path) -> list[Path]:
-    """Write each matplotlib figure as PNG and PDF; the PNGs' paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+def save_figures(figures: Mapping[str, Figure], folder: Path, within: Path) -> list[Path]:
+    """Write each figure as PNG and PDF into a folder in `within`; the PNGs' paths."""
     for name, figure in figures.items():
         for suffix in ("png", "pdf"):
-            figure.savefig(folder / f"{name}.{suffix}", dpi=200)  # type: ignore[attr-defined]
+            buffer = io.BytesIO()
+            figure.savefig(buffer, dpi=200, format=suffix)
+            write(folder / f"{name}.{suffix}", buffer.getvalue(), within)
     return [folder / f"{name}.png" for name in figures]

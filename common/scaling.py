@@ -1,7 +1,6 @@
 """How time and memory grow with a sweep: linearly in networks and steps, and memory only with the shard."""
 
 import multiprocessing
-import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from common.results import Run
 from common.spec import Spec, load_spec
 from common.sweep import instances, shards
 from common.training import Devices, Progress, train_shards
+from common.workers import startable
 
 FACTORS = (1, 2, 4, 8)
 
@@ -91,7 +91,9 @@ def _changed(spec: Spec, changes: Mapping[str, Any]) -> Spec:
 
 def _in_own_process(spec: Spec, changes: Mapping[str, Any], accelerator: str) -> Measured:
     """Train in a new process: the most memory that one ever held cannot be set back."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with startable("`--scaling` trains each sweep in one"):
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    with pool:
         return pool.submit(_measure, spec, changes, accelerator).result()
 
 
@@ -100,6 +102,8 @@ def _measure(spec: Spec, changes: Mapping[str, Any], accelerator: str) -> Measur
     start = time.perf_counter()
     networks = _train(_changed(spec, changes), accelerator)
     seconds = time.perf_counter() - start
+    import resource  # not all systems have it
+
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     if accelerator == "cuda":
         memory = torch.cuda.max_memory_allocated()

@@ -14,23 +14,21 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_orig
 import numpy as np
 import pydantic
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
-from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, create_model, model_validator
 from torch.optim.lr_scheduler import LRScheduler
 
+from common.blame import blame, told
 from common.computed import Computed
-from common.document import Document, Place, Strict, nearest, one_line
+from common.document import Document, InputError, Place, Strict, nearest, one_line
 from common.ensemble import Ensemble
 from common.features import VARYING, Features
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True, extra="forbid")
-MOST_NETWORKS = 1_000_000
-"""More than anyone trains in one replication: a larger sweep is a mistake, and would fill the memory."""
-
 _Seed = Annotated[int, Field(ge=0, lt=2**63)]
 _GIVEN_AT_RUN_TIME = {"self", "features", "seeds", "params", "optimizer", "table"}
 _NOT_FACTORS = {"part", "optimizer"}
+_LEAST, _MOST = (float(size) for size in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 _LOGGING = {"logger", "log_every_steps"}
 
 
@@ -79,6 +77,18 @@ class Control(Strict):
         return self
 
 
+class Limits(Strict):
+    """What is taken for a mistake when a spec asks for more, before it fills the memory.
+
+    `networks`: of the sweep. `shapes`: of network, those of each entry of the sweep counted by themselves.
+    `size`: the features times any whole number that model and features are given, such as the hidden units.
+    """
+
+    networks: PositiveInt = 1_000_000
+    shapes: PositiveInt = 1_000
+    size: PositiveInt = 50_000_000
+
+
 _NOTHING = ClassSpec(class_path="")
 
 
@@ -95,10 +105,11 @@ class Fields(Strict):
     optimizer: ClassSpec = _NOTHING
     lr_scheduler: ClassSpec | None = None
     sweep: list[dict[str, Any]] = Field(min_length=1)
-    seeds: Annotated[int, Field(gt=0, le=MOST_NETWORKS)] | list[_Seed]
+    seeds: PositiveInt | list[_Seed]
     trainer: TrainerSpec = TrainerSpec(max_steps=1)
     shard_size: PositiveInt = 4096
     shard_weights: PositiveInt | None = None
+    limits: Limits = Limits()
     watch: str | None = None
     profiles: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     controls: dict[Name, Control] = Field(default_factory=dict)
@@ -111,7 +122,7 @@ class Range(Strict):
 
     start: float = Field(alias="from")
     stop: float = Field(alias="to")
-    count: int = Field(ge=2, le=MOST_NETWORKS)
+    count: int = Field(ge=2)
     spacing: Literal["linear", "log"] = "linear"
 
     @model_validator(mode="after")
@@ -295,7 +306,7 @@ def load_spec(
     control: str | None = None,
     overrides: Mapping[str, tuple[Any, str]] | None = None,
 ) -> Spec:
-    """The spec in the file `path`, as `profile` and `control` change it, and `overrides` after them.
+    """The spec in the file `path`, as `profile`, then `overrides` and then `control` change it.
 
     `overrides` maps dotted keys to a value and to where it comes from (for messages).
 
@@ -313,11 +324,6 @@ def load_spec(
     if profile != "full":
         document.apply(("profiles", profile))
         fields = document.validate(Fields)
-    if control is not None and control not in fields.controls:
-        raise document.error(("controls",), f"no control {control!r}; {nearest(control, [*fields.controls])}")
-    # the control comes last: what it breaks must stay broken in every profile
-    if control is not None:
-        document.apply(("controls", control, "set"))
     trainer = document.data.get("trainer")
     if isinstance(trainer, dict) and any(key.startswith("trainer.logger.") for key in overrides or {}):
         trainer.setdefault("logger", {})  # no spec needs one, so there is none whose parts could be set
@@ -325,11 +331,45 @@ def load_spec(
         trainer["logger"].setdefault("init_args", {})
     for key, (value, origin) in (overrides or {}).items():
         document.replace(key, value, origin)
+    # the control comes last: what it breaks stays broken in every profile, whatever else is changed
+    if control is not None:
+        fields = document.validate(Fields)
+        if control not in fields.controls:
+            valid = nearest(control, [*fields.controls])
+            raise document.error(("controls",), f"no control {control!r}; {valid}")
+        document.apply(("controls", control, "set"))
     fields = document.validate(Fields)
     return _resolve(document, fields, profile, control)
 
 
+def _check_numbers(document: Document, value: Any, place: Place = ()) -> None:
+    """Refuse numbers that networks, which are of float32, would not see as they are written."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(inner, (dict, list)):
+            _check_numbers(document, inner, (*place, key))
+        elif isinstance(inner, float) and not (inner == 0 or _LEAST <= abs(inner) <= _MOST):
+            problem = (
+                f"{inner} is no number of float32; expected 0, or a size from {_LEAST:.2g} to {_MOST:.2g}"
+            )
+            raise document.error((*place, key), problem)
+
+
+def _check_limits(document: Document, fields: Fields) -> None:
+    """Refuse a sweep that is too large, before anything is made of it."""
+    limits = fields.limits
+    for key, asked, unit in (
+        ("networks", n_networks(fields), "networks"),
+        ("shapes", len(fields.sweep), "entries"),
+    ):
+        if asked > (most := getattr(limits, key)):
+            raise document.error(
+                ("sweep",),
+                f"asks for {asked:,} {unit}; expected at most {most:,}, which limits.{key} can raise",
+            )
+
+
 def _resolve(document: Document, fields: Fields, profile: str, control: str | None) -> Spec:
+    _check_limits(document, fields)
     model_class = _checked_class(document, ("model",), fields.model, Ensemble, Computed)
     features_class, optimizer_class, scheduler_class = None, None, None
     if issubclass(model_class, Ensemble):
@@ -367,20 +407,31 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
     )
     if len(set(spec.seeds)) < len(spec.seeds) or not spec.seeds:
         raise document.error(("seeds",), "expected at least one seed and no seed twice")
-    if (n := n_networks(fields)) > MOST_NETWORKS:
-        raise document.error(("sweep",), f"asks for {n:,} networks; expected at most {MOST_NETWORKS:,}")
     if not callable(getattr(_module(document, ("code",), fields.code), "figures", None)):
         raise document.error(("code",), f"{fields.code} has no function figures(table)")
+    if fields.trainer.stop_when_settled and model_class.settled is Ensemble.settled:
+        message = f"{model_class.__name__} has no method settled(), which says when its outcome cannot change"
+        raise document.error(("trainer", "stop_when_settled"), message)
     if fields.plain is not None and not hasattr(_module(document, ("plain",), fields.plain), "train"):
         raise document.error(("plain",), f"{fields.plain} has no function train(rows, steps)")
+    _check_numbers(document, document.data)
     _check_structures(document, spec)
     _check_logger(document, spec)
     return spec
 
 
-def is_logging(key: str) -> bool:
-    """Whether the dotted `key` of a spec says what is logged, which no result depends on."""
-    return key.startswith(tuple(f"trainer.{name}" for name in _LOGGING))
+def is_neutral(key: str) -> bool:
+    """Whether no result depends on the dotted `key` of a spec: it says what is logged, shown or too large."""
+    return _is_below(key, "watch", "limits", *(f"trainer.{name}" for name in _LOGGING))
+
+
+def is_of_the_setting(key: str) -> bool:
+    """Whether the dotted `key` of a spec is of what the paper did, not of how often and in which pieces."""
+    return not (is_neutral(key) or _is_below(key, "seeds", "shard_size", "shard_weights", "trainer.compile"))
+
+
+def _is_below(key: str, *tops: str) -> bool:
+    return any(f"{key}.".startswith(f"{top}.") for top in tops)
 
 
 def class_arguments(function: Callable[..., Any] | None) -> dict[str, Argument]:
@@ -477,12 +528,17 @@ def _grids(document: Document, fields: Fields, known: dict[str, Argument]) -> li
                 values = document.validate(Range, value, at=place).values()
             if not values:
                 raise document.error(place, "a factor needs at least one value")
+            model = create_model("Factor", __config__=_STRICT, **{name: (known[name].type, ...)})  # type: ignore[call-overload]
+            seen: set[str] = set()
             for j, one in enumerate(values):
                 at = place if not isinstance(value, list) else (*place, j)
-                checked = _check_one(document, at, name, known[name], one)
-                if checked in factors.setdefault(name, []):
+                checked = _check_one(document, at, name, model, one)
+                if known[name].varying and isinstance(checked, int) and np.float32(checked) != checked:
+                    raise document.error(at, f"{checked} is no number of float32, which has 7 digits")
+                if repr(checked) in seen:
                     raise document.error(at, f"{checked} stands here twice; each value once")
-                factors[name].append(checked)
+                seen.add(repr(checked))
+                factors.setdefault(name, []).append(checked)
         for name in sorted(names - set(factors)):
             argument = known[name]
             if argument.default is inspect.Parameter.empty:
@@ -502,38 +558,86 @@ def _own_optimizer(document: Document, place: Place, given: Any) -> ClassSpec | 
     return ClassSpec(class_path=own.class_path, init_args=_arguments(document, place, found, own))
 
 
-def _check_one(
-    document: Document, place: tuple[str | int, ...], name: str, argument: Argument, value: Any
-) -> Any:
-    model = create_model("Factor", __config__=_STRICT, **{name: (argument.type, ...)})  # type: ignore[call-overload]
-    return getattr(
-        document.validate(model, {name: value}, at=place[:-1] if place[-1] == name else place), name
-    )
+def _check_one(document: Document, place: Place, name: str, model: type[BaseModel], value: Any) -> Any:
+    at = place[:-1] if place[-1] == name else place
+    return getattr(document.validate(model, {name: value}, at=at), name)
 
 
 def _check_structures(document: Document, spec: Spec) -> None:
     """Build one network of every structure, so that a class refuses what cannot be before anything runs."""
-    structural = spec.structural()
+    structural, most = spec.structural(), spec.fields.limits.shapes
+    if (n := sum(math.prod(len(g.factors[name]) for name in structural) for g in spec.grids)) > most:
+        problem = (
+            f"asks for {n:,} shapes of network; expected at most {most:,}, which limits.shapes can raise"
+        )
+        raise document.error(("sweep",), problem)
+    tried: set[str] = set()
     for i, grid in enumerate(spec.grids):
         first = {name: values[0] for name, values in grid.factors.items()}
         for combination in itertools.product(*(grid.factors[name] for name in structural)):
             row = {**first, **dict(zip(structural, combination, strict=True))}
+            _check_size(document, spec, i, row)
             try:
                 model = spec.build(row, seeds=[0])
-            except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+            except (InputError, KeyboardInterrupt):
+                raise
+            except BaseException as error:
                 key, _, message = one_line(error).partition(": ")
-                place = _place_of(spec, i, key, row)
-                said = message if place else one_line(error)
-                raise document.error(place or ("sweep", i), said) from None
+                if isinstance(error, ValueError) and (place := _place_of(spec, i, key, row)):
+                    raise document.error(place, message) from None
+                where = blame(error)
+                said = f"{where}: {told(error)}" if where else one_line(error) or told(error)
+                raise document.error(("sweep", i), said) from None
             if isinstance(model, Ensemble):
-                own = spec.fields.sweep[i].get("optimizer")
-                place = ("optimizer",) if own is None else ("sweep", i, "optimizer")
-                given = set((own or document.data["optimizer"]).get("init_args", {}))
-                _try_arguments(document, place, given, spec.optimizer_of(grid.part), model.parameters)
-                if (schedule := spec.lr_scheduler_of()) is not None:
-                    optimizer = functools.partial(spec.optimizer_of(grid.part), list(model.parameters()))
-                    given = set(document.data["lr_scheduler"]["init_args"])
-                    _try_arguments(document, ("lr_scheduler",), given, schedule, optimizer)
+                shape = str([grid.optimizer, [weight.shape for weight in model.parameters()]])
+                if shape not in tried:
+                    _try_training(document, spec, i, model)
+                tried.add(shape)
+
+
+def _check_size(document: Document, spec: Spec, entry: int, row: Mapping[str, Any]) -> None:
+    """Refuse a network that is too large before it is made: whole numbers among its arguments are sizes."""
+    most = spec.fields.limits.size
+    sizes = {
+        name: max((abs(size) for size in (value if isinstance(value, (list, tuple)) else [value])
+                   if isinstance(size, int)), default=0)
+        for name, value in spec.factors(row).items()
+    }  # fmt: skip
+    features = max(sizes.get("n_features", 1), 1)
+    for name, size in sizes.items():
+        if (size if name == "n_features" else size * features) > most:
+            place = _place_of(spec, entry, name, row) or ("sweep", entry)
+            times = "" if name == "n_features" else f" times {features:,} features"
+            problem = f"{size:,}{times} is too large; expected at most {most:,}, which limits.size can raise"
+            raise document.error(place, problem)
+
+
+def _try_training(document: Document, spec: Spec, entry: int, model: Ensemble) -> None:
+    """Take two steps with a network's optimizer and schedule, which may refuse it or its gradients."""
+    own = spec.fields.sweep[entry].get("optimizer")
+    place: Place = ("optimizer",) if own is None else ("sweep", entry, "optimizer")
+    given = set((own or document.data["optimizer"]).get("init_args", {}))
+    make = spec.optimizer_of(spec.grids[entry].part)
+    _try_arguments(document, place, given, make, model.parameters)
+    optimizer = make(model.parameters())
+    steps: list[tuple[Place, Any]] = []
+    if (schedule := spec.lr_scheduler_of()) is not None:
+        given = set(document.data["lr_scheduler"].get("init_args", {}))
+        first = functools.partial(make, list(model.parameters()))
+        _try_arguments(document, ("lr_scheduler",), given, schedule, first)
+        steps.append((("lr_scheduler",), schedule(optimizer).step))
+    steps.insert(0, (place, optimizer.step))  # which a schedule has replaced by its own
+    for _ in range(2):
+        for of, step in steps:
+            for weight in model.parameters():
+                weight.grad = torch.zeros_like(weight)
+            try:
+                step()
+            except Exception as error:  # of any class: it is not ours
+                problem = (
+                    f"it cannot train here, where a step gets dense gradients and nothing else: {told(error)}"
+                )
+                raise document.error((*of, "class_path"), problem) from None
 
 
 def _logger_arguments(document: Document, given: ClassSpec | None) -> dict[str, Any]:
@@ -552,7 +656,7 @@ def _check_logger(document: Document, spec: Spec) -> None:
     """Make a logger, which writes nothing yet, so that one whose package is missing is known at once."""
     try:
         spec.logger_of(Path("run"), "run", "0")
-    except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:
         key = "class_path" if isinstance(error, ImportError) else "init_args"
         message = one_line(error) if not isinstance(error, ImportError) else str(error).splitlines()[0]
         raise document.error(("trainer", "logger", key), message) from None
@@ -567,7 +671,7 @@ def _try_arguments(
         arguments = {n: value for n, value in make.keywords.items() if n in names or n not in given}
         try:
             make.func(first(), **arguments)
-        except (RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:
             if isinstance(error, TypeError) and names != given:
                 continue  # it cannot do without the others
             place = (*at, "init_args", *(names if len(names) == 1 else ()))
@@ -617,8 +721,14 @@ def _module(document: Document, place: Place, name: str) -> ModuleType:
         raise document.error(place, f"{name!r} is not the dotted name of a module")
     try:
         module = importlib.import_module(name)
-    except ImportError as error:
-        raise document.error(place, f"cannot import {name!r}: {one_line(error)}") from None
+    except (InputError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit too: a module that ends the program has not been imported
+        where = blame(error)
+        said = one_line(error) if where is None and isinstance(error, ImportError) else told(error)
+        raise document.error(
+            place, f"cannot import {name!r}: {where + ': ' if where else ''}{said}"
+        ) from None
     # two roots may have a folder of one name, of which Python takes the first
     for root in document.path.resolve().parents[2:3]:
         own = root.joinpath(*name.split(".")).with_suffix(".py")

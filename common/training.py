@@ -5,7 +5,7 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
@@ -15,12 +15,15 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 import torch
 
-from common.document import InputError
-from common.fit import Advance, Note, train_alone
+from common.compiling import UNCOMPILED
+from common.ensemble import Note
+from common.fit import Advance, train_alone
+from common.numerics import KEEPS_DENORMALS
 from common.results import Run
 from common.spec import Spec
 from common.sweep import Shard, costs, shards
-from common.workers import CONTEXT, kill, uninterrupted, workers
+from common.system import processors
+from common.workers import CONTEXT, broken, end_if_starting, kill, startable, starting, workers
 
 
 class Devices(NamedTuple):
@@ -43,7 +46,7 @@ class Devices(NamedTuple):
         n_gpus = torch.cuda.device_count()
         if accelerator == "auto":
             accelerator = "cuda" if n_gpus else "cpu"
-        available = n_gpus if accelerator == "cuda" else len(os.sched_getaffinity(0))
+        available = n_gpus if accelerator == "cuda" else processors()
         if accelerator == "cuda" and available < (count or 1):
             raise ValueError(f"{count or 1} GPUs asked for, this machine has {available}")
         return cls(accelerator, count or available)
@@ -60,7 +63,7 @@ class Devices(NamedTuple):
 
 
 class Progress:
-    """What training tells of itself while it goes on; this one keeps it to itself."""
+    """What training tells of itself while it goes on; this one keeps to itself how far it is."""
 
     def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
         """A shard has done so many network-steps since the last call, or can leave them out."""
@@ -70,6 +73,7 @@ class Progress:
 
     def noted(self, run: Run, note: str) -> None:
         """Something that someone should know has come up in training, a line; said once for each run."""
+        warnings.warn(note, stacklevel=2)
 
 
 class Place(Protocol):
@@ -99,9 +103,7 @@ def missing(run: Run) -> list[Shard]:
     if complete and run.keep.empty:
         return []
     return [
-        shard
-        for shard in shards(run.spec)
-        if not (complete or run.has(shard.number)) or run.lacks_weights(shard)
+        shard for shard in shards(run.spec) if not (complete or run.has(shard)) or run.lacks_weights(shard)
     ]
 
 
@@ -117,13 +119,17 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
         InputError: if another run is writing into one of the folders, one cannot be written, or there is too
             little memory for a single network or for the workers.
     """
+    if devices.n > 1:
+        end_if_starting()
     started = time.monotonic()
+    progress = progress or Progress()
     with ExitStack() as locks:
         for run in runs:
             if run.table() is None or missing(run):
                 locks.enter_context(run.locked())
         # looked at again: another run may have ended just before
         found = {run: missing(run) for run in runs}
+        clear(found, progress)
         todo = [(run, shard) for run, some in found.items() for shard in some]
         if devices.n > 1:
             price = [cost for run, some in found.items() for cost in costs(run.spec, some)]
@@ -140,11 +146,18 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
             if not left[id(run)]:
                 finish(run)
         # closed at once when something fails here: its workers end with it
-        with closing(devices.train_shards(todo, progress or Progress())) as done:
+        with closing(devices.train_shards(todo, progress)) as done:
             for run, _ in done:
                 left[id(run)] -= 1
                 if not left[id(run)]:
                     finish(run)
+
+
+def clear(todo: Mapping[Run, list[Shard]], progress: Progress) -> None:
+    """Set aside what lies where the results of these shards go and is not theirs, and tell of it."""
+    for run, some in todo.items():
+        for line in run.set_aside(some):
+            progress.noted(run, line)
 
 
 def _code(spec: Spec) -> tuple[str, str]:
@@ -155,12 +168,18 @@ def _code(spec: Spec) -> tuple[str, str]:
 def train_shards(
     todo: list[tuple[Run, Shard]], devices: Devices, progress: Progress
 ) -> Generator[tuple[Run, Shard]]:
-    """Train and store shards, on all devices at once; yields each as it is done."""
+    """Train and store shards, on all devices at once; yields each as it is done.
+
+    Raises:
+        InputError: if workers cannot be started, or one ends before its work does.
+    """
     noted: set[tuple[int, str]] = set()
 
     def note(run: Run, text: str) -> None:
-        if (id(run), text) not in noted:
-            noted.add((id(run), text))
+        # why nothing is compiled here, or kept from denormals, holds for all runs
+        key = (0 if text.startswith((UNCOMPILED, KEEPS_DENORMALS)) else id(run), text)
+        if key not in noted:
+            noted.add(key)
             progress.noted(run, text)
 
     if devices.n == 1 or len(todo) <= 1:
@@ -170,14 +189,15 @@ def train_shards(
             progress.finished(run, shard, table)
             yield run, shard
         return
-    reports: SimpleQueue[tuple[int, int | str]] = CONTEXT.SimpleQueue()
-    numbers: SimpleQueue[int] = CONTEXT.SimpleQueue()
+    with startable():
+        reports: SimpleQueue[tuple[int, int | str]] = CONTEXT.SimpleQueue()
+        numbers: SimpleQueue[int] = CONTEXT.SimpleQueue()
     count = min(devices.n, len(todo))
     for number in range(count):
         numbers.put(number)
     with workers(count, _start_worker, reports, numbers) as pool:
         try:
-            with uninterrupted():  # until all workers are known, so that they can be ended
+            with startable(), starting():  # until all workers are known, so that they can be ended
                 futures: dict[Future[pd.DataFrame], tuple[Run, Shard]] = {
                     pool.submit(_train_in_worker, run, shard, devices.accelerator, position): (run, shard)
                     for position, (run, shard) in enumerate(todo)
@@ -194,15 +214,12 @@ def train_shards(
                 for future in done:
                     progress.finished(*futures[future], future.result())
                     yield futures[future]
-        except BaseException as error:
+        except BrokenProcessPool:
+            raise broken(pool) from None
+        except BaseException:
             # also in the middle of a shard: Lightning would catch a SIGTERM and train on. Shards are on disk
             # whole or not at all
             kill(pool)
-            if isinstance(error, BrokenProcessPool):
-                raise InputError(
-                    "a worker process was killed, most likely by the system as memory ran out; "
-                    f"{count} of them trained at once, fewer need less (--devices); what is finished is kept"
-                ) from None
             raise
 
 
@@ -211,8 +228,6 @@ _worker: dict[str, Any] = {}
 
 def _start_worker(reports: "SimpleQueue[tuple[int, int | str]]", numbers: "SimpleQueue[int]") -> None:
     _worker["reports"], _worker["number"] = reports, numbers.get()
-    if _worker["number"]:  # what holds for one worker holds for all: said once
-        warnings.filterwarnings("ignore", message="training runs uncompiled")
     # a worker has one thread: it compiles in its own process and starts no others
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 

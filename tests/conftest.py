@@ -1,5 +1,7 @@
 """What several tests use: a small spec, and training without the compiler."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +93,24 @@ def example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     assert main(["--root", str(tmp_path), "new", "example/projection"]) == 0
     capsys.readouterr()
     return tmp_path
+
+
+def git(root: Path, *arguments: str) -> str:
+    """What git answers in `root`, as nobody in particular."""
+    nobody = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(
+        ["git", "-C", str(root), *nobody, *arguments], check=True, capture_output=True, text=True,
+        env=environment,
+    )  # fmt: skip
+    return done.stdout
+
+
+def commit_all(root: Path) -> None:
+    """Commit all that is in `root`, in a repository of its own."""
+    git(root, "init", "--quiet")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "--message", "all")
 
 
 @pytest.fixture(autouse=True)

@@ -143,13 +143,16 @@ def test_what_is_installed_is_what_the_lock_says() -> None:
             assert installed[name] == match[2], name
 
 
-def test_only_the_python_that_tests_run_on_is_declared() -> None:
+def test_what_is_declared_is_what_ci_is_set_up_for() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     workflow = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
     tested = re.findall(r'"(3\.\d+)"', re.findall(r"python: \[(.*)\]", workflow)[0])
     prefix = "Programming Language :: Python :: "
     assert [c.removeprefix(prefix) for c in PROJECT["classifiers"] if c.startswith(prefix)] == tested
-    assert f"with Python {', '.join(tested)} (newer ones are not tested)" in readme
+    assert f"Python {tested[0]} to {tested[-1]}, " in readme
+    assert f"CI is set up for Python {tested[0]} to {tested[-1]} on Ubuntu and macOS" in readme
+    assert re.findall(r"os: \[(.*)\]", workflow) == ["ubuntu-latest, macos-latest"]
+    assert {"Operating System :: MacOS", "Operating System :: POSIX :: Linux"} < set(PROJECT["classifiers"])
     assert SpecifierSet(PROJECT["requires-python"]) == SpecifierSet(f">={tested[0]}")
     assert f'"Python {tested[0]} or newer is needed' in MAKEFILE
     assert f"sys.version_info < ({tested[0].replace('.', ', ')})" in MAKEFILE

@@ -197,8 +197,10 @@ CASES = [
     spec("seeds: 5", "seeds: [1, 1]", ":15: seeds: expected at least one seed and no seed twice"),
     spec("seeds: 5", "seeds: [-1]", ":15: seeds.0: "),
     spec("seeds: 5", "seeds: [a]", ":15: seeds.0: "),
-    spec("seeds: 5", "seeds: 99999999999999999999", ":15: seeds: "),
-    spec("seeds: 5", "seeds: 1000000000000", ":15: seeds: "),
+    spec(
+        "seeds: 5", "seeds: 99999999999999999999", ":16: sweep: asks for 199,999,999,999,999,999,998 networks"
+    ),
+    spec("seeds: 5", "seeds: 1000000000000", "; expected at most 1,000,000, which limits.networks can raise"),
     spec("seeds: 5", "seeds: [99999999999999999999999]", ":15: seeds.0: "),
     spec("seeds: 5", "seeds: " + "9" * 5000, ":15: "),
     spec("max_steps: 800", "max_steps: 0", ":14: trainer.max_steps: ", "greater than 0"),
@@ -212,7 +214,7 @@ CASES = [
     spec("seeds: 5\n", "seeds: 5\nshard_size: 0\n", ":16: shard_size: "),
     spec("seeds: 5\n", "seeds: 5\nshard_weights: -1\n", ":16: shard_weights: "),
     spec("seeds: 5\n", "seeds: 5\nwatch: 3\n", ":16: watch: "),
-    spec("paper: example", "paper: 2022-13-01", ":2: '2022-13-01' is no timestamp"),
+    spec("paper: example", "paper: 2022-13-01", ":2: '2022-13-01' is not a valid timestamp"),
     spec("paper: example", "paper: 2022-01-01", ":2: paper: "),
     # the sweep
     spec("  - density: [1., .5]", "  []", ":16: sweep: "),
@@ -243,7 +245,11 @@ CASES = [
     ),
     spec("density: [1., .5]", "density: {start: .1, to: 1, count: 3}", "sweep.0.density.start: unknown key"),
     spec("density: [1., .5]", "density: {from: .1, to: .1, count: 3}", "stands here twice"),
-    spec("density: [1., .5]", "density: {from: .1, to: 1, count: 9999999999999}", "sweep.0.density.count: "),
+    spec(
+        "density: [1., .5]",
+        "density: {from: .1, to: 1, count: 9999999999999}",
+        ": sweep: asks for 49,999,999,999,995 networks",
+    ),
     spec("density: [1., .5]", "density: {from: .nan, to: 1, count: 3}", "sweep.0.density.from: "),
     spec(
         "density: [1., .5]",
@@ -266,8 +272,16 @@ CASES = [
     spec("n_hidden: 1", "n_hidden: 0", ":7: model.init_args.n_hidden: "),
     spec("n_hidden: 1", "n_hidden: -1", ":7: model.init_args.n_hidden: "),
     spec("n_hidden: 1", "n_hidden: one", ":7: model.init_args.n_hidden: "),
-    spec("n_hidden: 1", "n_hidden: 999999999999", ":17: sweep.0: Unable to allocate 7.28 TiB"),
-    spec("n_hidden: 1", "n_hidden: 99999999999999999999", ":17: sweep.0: Maximum allowed dimension exceeded"),
+    spec(
+        "n_hidden: 1",
+        "n_hidden: 999999999999",
+        ":7: model.init_args.n_hidden: 999,999,999,999 times 2 features is",
+    ),
+    spec(
+        "n_hidden: 1",
+        "n_hidden: 99999999999999999999",
+        " is too large; expected at most 50,000,000, which limits",
+    ),
     spec("n_features: 2", "n_features: 0", ":10: features.init_args.n_features: "),
     spec("batch_size: 256", "batch_size: -1", ":10: features.init_args.batch_size: "),
     spec("batch_size: 256", "batch_size: 256, seeds: 3", ":10: features.init_args.seeds: unknown argument"),
@@ -814,7 +828,7 @@ def foreign(tmp_path: Path) -> Path:
     return other / "replications" / "theirs" / "result.yaml"
 
 
-@pytest.mark.parametrize("command", ["run", "check", "status", "record", "report", "bench", "notebook"])
+@pytest.mark.parametrize("command", ["run", "check", "status", "report", "bench", "notebook"])
 def test_it_is_said_before_foreign_code_runs(
     example: Path, foreign: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pydantic
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from common.claims import (
+    AGREEING,
     Claim,
     Outcome,
     Verdict,
@@ -70,15 +72,20 @@ def broken(table: pd.DataFrame) -> float:
     raise ZeroDivisionError
 
 
+def median_of_x(table: pd.DataFrame) -> float:
+    return float(table["x"].median())
+
+
 def exactly(value: float) -> float:
     return value
 
 
 code = ModuleType("replications.paper.result")
-for function in (mean_of, ratio, above, numbers, p_value, needs_seed_0, broken, exactly):
+for function in (mean_of, ratio, above, numbers, p_value, needs_seed_0, broken, exactly, median_of_x):
     setattr(code, function.__name__, function)
 
 SOURCE = {"paper": "someone2020", "where": "figure 1", "read_by": "digitised"}
+ONE_NETWORK = "the networks of all seeds are one and the same: all that is measured of them is equal"
 MEAN_OF_X = {"function": "mean_of", "args": {"column": "x"}}
 KINDS: dict[str, dict[str, Any]] = {
     "published": {"published": {"value": 1.0, "reading_error": 0.1}, "margin": {"value": 0.5, "rule": "r"}},
@@ -401,6 +408,115 @@ def test_no_number_of_seeds_decides() -> None:
     assert more_seeds(1.0, (-math.inf, math.inf), 1, 0.0, (0.5, 1.5)) is None
 
 
+# --- outcomes on which all seeds agree
+
+
+def agreeing(value: float, seeds: int, **more: Any) -> pd.DataFrame:
+    """Networks with other losses, all with this outcome."""
+    return table_of(np.full(seeds, value)).assign(loss=np.arange(seeds) + 1.0, **more)
+
+
+FEATURES = claim("published", {"metric": "x"}, published={"value": 5}, margin={"value": 0.5, "rule": "half"})
+
+
+@pytest.mark.parametrize(
+    ("value", "seeds", "verdict", "more"),
+    [
+        (5, 5, Verdict.INCONCLUSIVE, 1),
+        (5, 2, Verdict.INCONCLUSIVE, 4),
+        (5, 6, Verdict.REPRODUCED, None),
+        (5, 100, Verdict.REPRODUCED, None),
+        (5.25, 6, Verdict.REPRODUCED, None),
+        (4, 6, Verdict.NOT_REPRODUCED, None),
+        (4, 5, Verdict.INCONCLUSIVE, 1),
+        (0, 40, Verdict.NOT_REPRODUCED, None),
+    ],
+)
+def test_seeds_that_all_agree_are_an_outcome(
+    value: float, seeds: int, verdict: Verdict, more: int | None
+) -> None:
+    result = outcome(FEATURES, agreeing(value, seeds))
+    assert (result.value, result.verdict, result.more_seeds) == (value, verdict, more)
+    assert f"all {seeds} seeds" in result.reason
+    if more is None:
+        assert (result.low, result.high) == (value, value)
+
+
+def test_agreement_is_widened_by_the_published_error() -> None:
+    published = {"value": 5, "sd": 1.0, "n": 4}
+    result = outcome({**FEATURES, "published": published}, agreeing(5, 10))
+    assert (result.low, result.high) == pytest.approx((5 - 1.96 / 2, 5 + 1.96 / 2), abs=1e-4)
+    assert result.verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("seeds", [2, 5, 6, 40])
+def test_the_exact_interval_of_the_share_that_agrees(seeds: int) -> None:
+    """That of Clopper and Pearson, which lies above 1/2 from six seeds on."""
+    low = stats.binomtest(seeds, seeds).proportion_ci(0.95, method="exact").low
+    assert (low > 0.5) == (seeds >= AGREEING)
+    if seeds >= AGREEING:
+        assert f"more than {low:.0%} of all would" in outcome(FEATURES, agreeing(5, seeds)).reason
+
+
+def test_a_control_is_judged_as_all_its_networks_are() -> None:
+    """Two seeds of a broken network are two, and it may be one and the same for all."""
+    claims = {"features": Claim.model_validate(FEATURES)}
+    for table in (agreeing(0, 2), table_of(np.zeros(2))):
+        result = evaluate(claims, code, table, of_control=True)["features"]
+        assert (result.value, result.verdict) == (0, Verdict.NOT_REPRODUCED)
+    assert evaluate(claims, code, agreeing(5, 2), of_control=True)["features"].verdict is Verdict.REPRODUCED
+
+
+def test_an_estimate_that_does_not_see_each_seed_is_no_agreement() -> None:
+    table = table_of([1.0, 5, 5, 5, 5, 5, 5, 9]).assign(loss=np.arange(8))
+    result = outcome({**FEATURES, "estimate": {"function": "median_of_x"}}, table)
+    assert result.verdict is Verdict.INVALID
+    assert result.reason.startswith("every choice of seeds gives the same, and single seeds do not")
+    assert outcome({**FEATURES, "estimate": {"function": "median_of_x"}}, agreeing(5, 8)).reason.endswith(
+        "all 8 seeds agree, so more than 63% of all would"
+    )
+
+
+# --- claims that cannot pass or cannot fail
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "problem"),
+    [
+        ("fraction", {"bound": {"at_least": -1}}, "cannot fail"),
+        ("fraction", {"bound": {"at_least": 0}}, "cannot fail"),
+        ("fraction", {"bound": {"at_most": 1}}, "cannot fail"),
+        ("fraction", {"bound": {"at_least": 1.5}}, "cannot pass"),
+        ("fraction", {"bound": {"at_least": 1}}, "cannot pass"),
+        ("fraction", {"bound": {"at_most": 0}}, "cannot pass"),
+        ("fraction", {"bound": {"at_most": -0.5}}, "cannot pass"),
+        ("fraction", {"published": {"value": 0.5}, "margin": {"value": 0.5}}, "cannot fail"),
+        ("fraction", {"published": {"value": 3}, "margin": {"value": 1}}, "cannot pass"),
+        ("fit", {"bound": {"at_least": 0}}, "cannot fail"),
+        ("fit", {"bound": {"at_least": 1}}, "cannot pass"),
+        ("fit", {"bound": {"at_least": 2}}, "cannot pass"),
+        ("ordering", {"bound": {"at_least": -1e300}}, "cannot fail"),
+        ("ordering", {"bound": {"at_most": 1e39}}, "cannot fail"),
+        ("ordering", {"bound": {"at_least": 1e39}}, "cannot pass"),
+        ("theory", {"theory": {"value": 1}, "margin": {"value": 1e308}}, "beyond"),
+        ("theory", {"theory": {"value": 1e308}, "margin": {"value": 1e308}}, "beyond"),
+        ("published", {"published": {"value": -1e300}, "margin": {"value": 1}}, "beyond"),
+    ],
+)
+def test_a_claim_that_cannot_pass_or_fail_is_refused(kind: str, parts: dict[str, Any], problem: str) -> None:
+    given = {
+        "statement": "it is so",
+        "kind": kind,
+        "source": {"paper": "p", "where": "w", "read_by": "text"},
+        "estimate": {"function": "p_value"},
+    }
+    rules = {part: {**value, "rule": "r"} if part != "theory" and part != "published" else value
+             for part, value in parts.items()}  # fmt: skip
+    power = {"power": {"seeds": 8, "rule": "r"}} if kind == "fit" else {}
+    with pytest.raises(pydantic.ValidationError, match=f"{problem}.*; set a "):
+        Claim.model_validate({**given, **rules, **power})
+
+
 # --- what cannot be judged
 
 
@@ -412,8 +528,9 @@ def test_no_number_of_seeds_decides() -> None:
         ({"metric": "x"}, [1.0, math.nan, 1.1], "the estimate is nan"),
         (MEAN_OF_X, [], "the estimate is nan"),
         ({"metric": "x"}, [], "no row at all"),
-        (MEAN_OF_X, [0.1] * 3, "every choice of seeds gives 0.1: a constant where spread is due"),
-        ({"metric": "x"}, [0.0] * 2, "every choice of seeds gives 0: a constant where spread is due"),
+        (MEAN_OF_X, [0.1] * 3, ONE_NETWORK),
+        ({"metric": "x"}, [0.0] * 2, ONE_NETWORK),
+        ({"metric": "x"}, [5.0] * 20, ONE_NETWORK),
         ({"metric": "x", "at": {"seed": 7}}, [1.0, 1.1], "no row at seed = 7"),
         ({"metric": "x", "at": {"seed": 1}}, [1.0, 1.1], "without seed 1: no row at seed = 1"),
         ({"metric": "norm"}, [1.0, 1.1], "no column 'norm'; valid: seed, x"),
@@ -449,7 +566,7 @@ def test_an_invalid_claim_leaves_the_others_alone() -> None:
 
 
 def test_mistakes_in_the_code_are_not_swallowed() -> None:
-    with pytest.raises(InputError, match=r"^replications.paper.result: broken\(\) failed: ZeroDivisionError"):
+    with pytest.raises(InputError, match=r"test_claims.py:\d+: broken\(\) failed: ZeroDivisionError"):
         outcome(claim("theory", {"function": "broken"}), table_of([1.0, 2.0]))
     with pytest.raises(InputError, match="numbers: a fraction needs a Series of bool, got float64"):
         outcome(claim("fraction", {"function": "numbers"}), table_of([1.0, 2.0]))

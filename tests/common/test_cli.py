@@ -10,7 +10,7 @@ import pytest
 from common import answer, record
 from common.claims import Verdict
 from common.cli import main
-from tests.conftest import ROOT
+from tests.conftest import ROOT, commit_all
 
 NAME = "example/projection"
 
@@ -30,6 +30,7 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "squared_norm: new: reproduced, not in the record" in said
     assert list(example.glob("results/example/projection/full/*/figures/projection.png"))
 
+    commit_all(example)
     assert replicate(example, "record", NAME) == 0
     capsys.readouterr()
     assert replicate(example, "check", NAME) == 0
@@ -69,21 +70,33 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
     )
     path.write_text(stored, encoding="utf-8")
     spec = example / "replications/example/projection.yaml"
-    spec.write_text(spec.read_text(encoding="utf-8").replace("20.", "1e-2"), encoding="utf-8")
+    text = spec.read_text(encoding="utf-8")
+    spec.write_text(text.replace("20.", "2e-2"), encoding="utf-8")
     assert replicate(example, "run", NAME, "--devices", "1") == 1
     assert "reproduced, though the control breaks it on purpose" in capsys.readouterr().out
+    # the default: nothing is broken
+    spec.write_text(text.replace("20.", "1e-2"), encoding="utf-8")
+    assert replicate(example, "run", NAME, "--devices", "1") == 2
+    assert (
+        "controls.decayed.set: changes nothing: the control and the run are the same"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_verdict_that_chance_explains_is_said_and_is_no_failure(
     example: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    commit_all(example)
     for command in (["run", "--devices", "1"], ["record"]):
         replicate(example, *command, NAME, "--profile", "quick")
     path = example / "expected/example/projection.record.yaml"
     quick = record.load(path)["quick"]
     kept = quick.claims["squared_norm"]
     # a network that ended a little elsewhere
-    elsewhere = {"verdict": Verdict.INCONCLUSIVE, "samples": [kept.samples[0] + 1e-3, *kept.samples[1:]]}
+    elsewhere = {
+        "verdict": Verdict.INCONCLUSIVE, "low": 0.5, "high": 1.1,
+        "samples": [kept.samples[0] + 1e-3, *kept.samples[1:]],
+    }  # fmt: skip
     claims = {"squared_norm": kept.model_copy(update=elsewhere)}
     record.save(path, {"quick": quick.model_copy(update={"claims": claims})})
     capsys.readouterr()
@@ -183,6 +196,7 @@ def test_weights_are_kept_and_curves_logged_of_the_same_run(
 def test_bad_input_is_one_line_and_exit_code_2(
     example: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
+    commit_all(example)
     assert replicate(example, *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("replicate: ")

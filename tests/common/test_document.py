@@ -99,7 +99,7 @@ def test_every_integer_is_read_as_it_is_written(number: int) -> None:
         ("a: b: c", "'a: b: c' is not a YAML value: mapping values are not allowed here"),
         ("\x00", r"'\x00' is not a YAML value: unacceptable character #x0000"),
         ("{a: 1, a: 2}", "'{a: 1, a: 2}':1: a: duplicate key, first on line 1; keep one"),
-        ("2022-13-01", "'2022-13-01':1: '2022-13-01' is no timestamp; put a string in quotes"),
+        ("2022-13-01", "'2022-13-01':1: '2022-13-01' is not a valid timestamp; put a string in quotes"),
     ],
 )
 def test_not_a_value(text: str, message: str) -> None:
@@ -155,9 +155,12 @@ BAD_FILES = {
     "list as key": ("a: 1\n? [b]\n: 2", "2: ['b']: a key must be a string; put it in quotes"),
     "merge": ("a: &x {b: 1}\nc:\n  <<: *x", "3: <<: keys are not merged; write them out"),
     "merge in a list": ("a: [{b: 1},\n{<<: {b: 1}}]", "2: <<: keys are not merged; write them out"),
-    "no such day": ("a: 1\nb: 2022-13-01", "2: '2022-13-01' is no timestamp; put a string in quotes"),
-    "no digits": ("a: 0x_", "1: '0x_' is no int; put a string in quotes"),
-    "no bool": ("a: !!bool x", "1: 'x' is no bool; put a string in quotes"),
+    "no such day": (
+        "a: 1\nb: 2022-13-01",
+        "2: '2022-13-01' is not a valid timestamp; put a string in quotes",
+    ),
+    "no digits": ("a: 0x_", "1: '0x_' is not a valid int; put a string in quotes"),
+    "no bool": ("a: !!bool x", "1: 'x' is not a valid bool; put a string in quotes"),
     "object": (
         "a: !!python/object:os.system {}",
         "1: the tag 'tag:yaml.org,2002:python/object:os.system' is not read; write plain mappings and lists",

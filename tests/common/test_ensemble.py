@@ -92,8 +92,10 @@ def test_an_instance_trained_alone_is_the_one_in_the_ensemble() -> None:
 def test_the_compiled_gradient_is_the_plain_one() -> None:
     model = toy([0, 1, 2, 3])
     losses, gradients = step(model)
+    ran = [model.compiled]
     model.compiles = False
     plain_losses, plain = step(model)
+    assert [*ran, model.compiled] == [True, False]
     torch.testing.assert_close(losses, plain_losses)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, plain[name])
@@ -127,6 +129,7 @@ def test_without_a_compiler_the_plain_way_runs_and_says_so_once(monkeypatch: pyt
     with pytest.warns(UserWarning, match=r"^training runs uncompiled, slower: no C\+\+ compiler$") as said:
         first, second = step(model), step(model)
     assert len([w for w in said if "uncompiled" in str(w.message)]) == 1
+    assert not model.compiled
     torch.testing.assert_close(first[0], second[0], rtol=0, atol=0)
     ensemble._gradient.cache_clear()
 

@@ -3,12 +3,12 @@
 import contextlib
 import errno
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import __main__, ensemble, fit, training
+from common import __main__, ensemble, fit, training, workers
 from common.cli import main
 from common.document import InputError
 from common.ensemble import Ensemble
@@ -29,8 +29,9 @@ from common.results import Run
 from common.spec import Spec
 from common.sweep import Shard, shards
 from common.training import Devices, Progress, train, work
+from common.workers import CONTEXT
 from replications.toy_models_of_superposition.model import ToyModel
-from tests.conftest import SETTLING
+from tests.conftest import ROOT, SETTLING
 
 ONE = Devices("cpu", 1)
 FEW = {"trainer__max_steps": "10"}
@@ -80,10 +81,6 @@ MODELS = {
 }
 
 
-class StoppedError(Exception):
-    pass
-
-
 @pytest.fixture
 def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run, int], None]:
     """Trains until the first shard has stored a checkpoint after so many steps, and no further."""
@@ -94,14 +91,14 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run, int], None]:
         def write_and_stop(self: Run, shard: Shard, state: dict[str, Any]) -> None:
             if state["global_step"] == step:
                 write_partial(self, shard, state)
-                raise StoppedError
+                raise ArithmeticError
 
         with monkeypatch.context() as patch:
             patch.setattr(fit, "PARTIAL_S", 0.0)
             patch.setattr(fit, "PARTIAL_SHARE", np.inf)
             patch.setattr(ensemble, "BLOCK_STEPS", 1)  # a checkpoint may come between any two steps
             patch.setattr(Run, "write_partial", write_and_stop)
-            with pytest.raises(StoppedError):
+            with pytest.raises(InputError, match="ArithmeticError"):
                 train([run], ONE)
 
     return stop
@@ -209,7 +206,7 @@ def test_a_network_that_diverges_leaves_the_others_alone(small: Any, tmp_path: P
     whole = trained(Run(small(), tmp_path))
     pd.testing.assert_frame_equal(table[~lost][whole.columns], whole[~lost], check_exact=True)
     assert table.loc[~lost, "count"].notna().all()
-    rows, state = run.weights(0)
+    rows, state = run.weights(shards(run.spec)[0])
     infinite = ~state["weights.weight"].isfinite().all(dim=(1, 2)).numpy()
     assert (infinite == lost.loc[rows].to_numpy()).all()
 
@@ -265,11 +262,11 @@ def test_a_shard_that_does_not_fit_is_halved(
     run, told = Run(spec, tmp_path, "all"), Told()
     total = work(run)
     pd.testing.assert_frame_equal(trained(run, told), whole, rtol=1e-5)
-    assert [run.has(number) for number in range(3)] == [True, True, False]
+    assert [run.has(shard) for shard in shards(run.spec)] == [True, True]
     assert told.steps == total
     # 9 networks, and halves of 4 and 5; each line once, though there are two shards
     assert sorted(note[0] for note in told.notes) == ["4", "5", "9"]
-    rows, state = run.weights(0)
+    rows, state = run.weights(shards(run.spec)[0])
     assert rows == list(shards(spec)[0].rows.index)
     np.testing.assert_array_equal(
         state["weights.weight"].flatten(1),
@@ -293,21 +290,110 @@ def test_another_error_is_not_taken_for_too_little_memory(
         raise RuntimeError("the size of tensor a (2) must match")
 
     monkeypatch.setattr(Ensemble, "losses_and_gradients", fails)
-    with pytest.raises(RuntimeError, match="must match"):
+    with pytest.raises(InputError, match=r"training failed: RuntimeError: the size of tensor .* must match$"):
         train([Run(small(**FEW), tmp_path)], ONE)
 
 
-def test_a_worker_that_is_killed_ends_the_run_in_one_line(
-    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(*arguments: Any, **options: Any) -> Any:
-        raise BrokenProcessPool("a child process terminated abruptly")
+def _ends(run: Run, shard: Shard, accelerator: str, position: int) -> None:
+    """What a worker does in place of training: end, as the run's folder says."""
+    code = int(run.variant.parents[2].name)
+    os.kill(os.getpid(), -code) if code < 0 else os._exit(code)
 
-    monkeypatch.setattr(training, "wait", killed)
-    monkeypatch.setattr(ProcessPoolExecutor, "submit", lambda *arguments: object())
-    monkeypatch.setattr(ProcessPoolExecutor, "_processes", {}, raising=False)
-    with pytest.raises(InputError, match="a worker process was killed, most likely by the system as memory"):
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (-signal.SIGKILL, "was killed, most likely by the system as memory ran out; fewer at once need less"),
+        (-signal.SIGSEGV, "has ended before its work was done, by SIGSEGV; what it said stands above"),
+        (-signal.SIGBUS, "has ended before its work was done, by SIGBUS; "),
+        (3, "has ended before its work was done, with exit code 3; "),
+        (0, "has ended before its work was done, with exit code 0; "),
+    ],
+)
+def test_a_worker_that_ends_too_early_ends_the_run_with_the_reason(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str
+) -> None:
+    monkeypatch.setattr(training, "_train_in_worker", _ends)
+    with pytest.raises(InputError, match=f"^a worker process {message}.*what is finished is kept$"):
+        train([Run(small(**FEW), tmp_path / str(code))], Devices("cpu", 2))
+
+
+@pytest.mark.parametrize("where", ["pool", "queue"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EROFS, "Read-only file system"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        ImportError("This platform lacks a functioning sem_open implementation"),
+        NotImplementedError("system provides too few semaphores"),
+    ],
+)
+def test_where_workers_cannot_be_started_it_is_said_and_one_process_judges(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
+) -> None:
+    def fails(*arguments: Any) -> None:
+        raise error
+
+    if where == "pool":
+        monkeypatch.setattr(workers, "ProcessPoolExecutor", fails)
+    else:
+        monkeypatch.setattr(CONTEXT, "SimpleQueue", fails)
+    said = re.escape(f"worker processes cannot be started: {error} (on Linux: is /dev/shm there, ")
+    with pytest.raises(InputError, match=f"^{said}.*; `--devices 1` trains in one process$"):
         train([Run(small(**FEW), tmp_path)], Devices("cpu", 2))
+    if where == "pool":
+        with workers.spread(workers.WORTH_WORKERS) as spread_map:
+            assert set(spread_map(_process, range(workers.WORTH_WORKERS))) == {os.getpid()}
+    assert len(trained(Run(small(**FEW), tmp_path))) == 18
+
+
+def _process(number: int) -> int:
+    return os.getpid()
+
+
+CHANGES = {"trainer.max_steps": 2, "trainer.compile": False, "shard_size": 2}
+UNGUARDED = {
+    "the notebook's": f"""
+from common.notebook import result
+r = result('example/projection', overrides={CHANGES!r}, root=ROOT, train=True, devices=2)
+print(len(r.table), "networks")
+""",
+    "the command's": f"""
+import sys
+from common.cli import main
+changes = {[part for key, value in CHANGES.items() for part in ("--set", f"{key}={value}")]!r}
+sys.exit(main(["--root", ROOT, "run", 'example/projection', "--devices", "2", *changes]))
+""",
+}
+
+
+@pytest.mark.parametrize("kind", UNGUARDED)
+def test_a_script_that_workers_run_again_is_told_so(example: Path, tmp_path: Path, kind: str) -> None:
+    text = UNGUARDED[kind].replace("ROOT", repr(str(example)))
+    script = tmp_path / "script.py"
+    script.write_text(text, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def run(*command: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        command = (sys.executable, *command)
+        return subprocess.run(
+            command, input=given, capture_output=True, text=True, env=environment, check=False
+        )
+
+    done = run(str(script))
+    assert done.returncode == (1 if kind == "the notebook's" else 2)
+    assert "put what it does below `if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
+    assert done.stderr.count("Traceback") == (kind == "the notebook's")  # the script's own, of no worker
+    assert "memory" not in done.stderr
+    if kind == "the command's":
+        return
+    # no worker can run what came as input, nor has to
+    done = run("-", given=text)
+    assert done.returncode == 0, done.stderr
+    indented = text.replace("\n", "\n    ")
+    script.write_text(f"if __name__ == '__main__':{indented}", encoding="utf-8")
+    shutil.rmtree(example / "results")
+    assert run(str(script)).returncode == 0
 
 
 # -- folders that cannot be written
@@ -356,7 +442,7 @@ def test_a_full_disk_keeps_what_is_done_and_the_same_command_goes_on(
     assert shard.stat().st_mtime_ns == before
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting needs Linux and root")
 def test_a_full_file_system(small: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -11,7 +11,7 @@ import pytest
 
 from common.cli import main
 from common.document import InputError
-from common.find import Found, find_all, find_spec, find_specs
+from common.find import Found, find_all, find_named, find_spec, find_specs, results_folder
 from common.new import make
 
 ROOT = Path(__file__).parents[2]
@@ -210,9 +210,199 @@ def test_an_entry_point_that_names_no_such_package_is_one_line(
 ) -> None:
     install(tmp_path / "site", "theirs/result", value)
     monkeypatch.syspath_prepend(tmp_path / "site")
-    line = one_line(capsys, ["--root", str(own), "list"])
+    assert main(["--root", str(own), "list"]) == 0
     expected = f"entry point 'others': {value!r} is no package PACKAGE.replications"
-    assert line == f"replicate: others-replications: {expected}"
+    assert capsys.readouterr().err == f"replicate: others-replications: {expected}\n"
+
+
+COMMANDS = ["list", "run", "check", "status", "report", "record", "bench", "cite"]
+SPEC = "title: x\n"
+NOTHING_NEAR = "; `replicate new PAPER/RESULT` makes one"
+
+
+def put(root: Path, *names: str) -> Path:
+    """Make these files below `root`; a folder where there is a slash at the end."""
+    for name in names:
+        path = root / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_text(SPEC, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "near"),
+    [
+        (["replications/"], NOTHING_NEAR),
+        (["replications/paper/"], NOTHING_NEAR),
+        (["replications/paper/model.py", "replications/notes.txt"], NOTHING_NEAR),
+        (["replications/paper/res.yml"], ", but paper/res.yml"),
+        (["replications/res.yaml"], ", but res.yaml"),
+        (["replications/paper/inner/res.yaml"], ", but paper/inner/res.yaml"),
+        (["replications/paper/RES.YAML"], ", but paper/RES.YAML"),
+        (["replications/paper/res.Yml"], ", but paper/res.Yml"),
+        (["replications/paper/res.yaml.txt"], ", but paper/res.yaml.txt"),
+        (["replications/paper/._res.yaml"], NOTHING_NEAR),
+    ],
+)  # fmt: skip
+def test_where_there_is_no_spec_nothing_is_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], files: list[str], near: str
+) -> None:
+    put(tmp_path, *files)
+    where = tmp_path / "replications"
+    expected = f"replicate: {where}: nothing to judge: no spec PAPER/RESULT.yaml in it{near}\n"
+    for command in COMMANDS:
+        assert main(["--root", str(tmp_path), command]) == 2, command
+        assert capsys.readouterr().err == expected, command
+
+
+def test_a_new_replication_needs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for paper, root in (("one", tmp_path / "none"), ("two", put(tmp_path / "empty", "replications/two/"))):
+        assert main(["--root", str(root), "new", f"{paper}/result"]) == 0
+        assert main(["--root", str(root), "status"]) == 0
+    capsys.readouterr()
+    assert main(["--root", str(tmp_path / "none" / "replications"), "list"]) == 2
+    assert f"give the folder around it, --root {tmp_path / 'none'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("replications/mine/second.yml", "would be passed over: a spec is replications/PAPER/RESULT.yaml"),
+        ("replications/second.yaml", "would be passed over: a spec is"),
+        ("replications/mine/inner/second.yaml", "would be passed over: a spec is"),
+        ("replications/mine/SECOND.YAML", "would be passed over: a spec is"),
+        ("replications/yours/second.yml", "would be passed over: a spec is"),
+        ("expected/mine/resutl.yaml", "claims without a spec: no replications/mine/resutl.yaml; did"),
+        ("expected/yours/second.yaml", "claims without a spec: no replications/yours/second.yaml"),
+        ("expected/mine/gone.record.yaml", "claims without a spec: no replications/mine/gone.yaml"),
+        ("expected/mine/result.yml", "would be passed over: claims are expected/PAPER/RESULT.yaml or"),
+        ("expected/result.yaml", "would be passed over: claims are"),
+        ("expected/mine/inner/result.yaml", "would be passed over: claims are"),
+    ],
+)  # fmt: skip
+def test_no_spec_or_claims_are_passed_over_in_silence(
+    own: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
+) -> None:
+    put(own, name)
+    for command in COMMANDS:
+        line = one_line(capsys, ["--root", str(own), command])
+        assert line.startswith(f"replicate: {own / name}: {message}"), command
+    # the one that is there is not the matter where it is asked for by name
+    assert main(["--root", str(own), "status", "mine/result"]) == 0
+    assert main(["--root", str(own), "list"]) == 2
+    assert capsys.readouterr().out.splitlines()[-1].count("controls")
+    put(own, "replications/third.yaml")
+    assert one_line(capsys, ["--root", str(own), "status"]).endswith("(and 1 more such files)")
+
+
+def test_files_of_other_programs_are_not_specs(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(own, "replications/mine/._result.yaml", "replications/mine/.result.yaml.swp")
+    put(own, "replications/.ipynb_checkpoints/x.yaml", "expected/mine/result.yaml~", "expected/.x/y.yaml")
+    assert main(["--root", str(own), "status"]) == 0
+    assert "._result" not in capsys.readouterr().out
+
+
+def test_a_broken_spec_does_not_hide_the_others(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(own, "replications/mine/broken.yaml", "expected/mine/broken.yaml")
+    (own / "replications/mine/worse.yaml").write_text("a: [", encoding="utf-8")
+    assert main(["--root", str(own), "list"]) == 2
+    said = capsys.readouterr()
+    assert said.out.startswith("mine/result: ")
+    assert [re.sub(r"yaml:\d+:.*", "yaml", line) for line in said.err.splitlines()] == [
+        f"replicate: {own}/replications/mine/{name}.yaml" for name in ("broken", "worse")
+    ]
+
+
+IMPORTS = [
+    "raise RuntimeError('two\\nlines')",
+    "raise ImportError('no such thing')",
+    "import not_there",
+    "import sys; sys.exit(3)",
+    "1 / 0",
+    "syntax error",
+]
+
+
+@pytest.mark.parametrize("text", IMPORTS)
+def test_a_package_that_cannot_be_imported_does_not_hide_the_others(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    install(tmp_path / "site", "theirs/result")
+    (tmp_path / "site/others/__init__.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    for command in (["list"], ["status", "mine/result"]):
+        assert main(["--root", str(own), *command]) == 0
+        said = capsys.readouterr()
+        assert said.out.startswith("mine/result")
+        (line,) = said.err.splitlines()
+        assert line.startswith("replicate: others-replications: entry point 'others': 'others.replications' ")
+    assert main(["--root", str(own), "status"]) == 0
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["", "!!", "..", "a b", ":x", "others.replications:x", "nothing"])
+def test_an_entry_point_of_any_text_does_not_hide_the_others(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    install(tmp_path / "site", "theirs/result", value)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert main(["--root", str(own), "list"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("mine/result: ")
+    assert len(said.err.splitlines()) == (value != "others.replications:x")
+
+
+def test_damaged_metadata_do_not_hide_the_others(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(tmp_path / "site", "theirs/result")
+    entries = tmp_path / "site/others_replications-1.dist-info/entry_points.txt"
+    entries.write_text("[replications]\nno equals sign\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert main(["--root", str(own), "list"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("mine/result: ")
+    assert said.err.startswith("replicate: installed packages: entry points cannot be read: ")
+
+
+def test_an_installed_package_s_broken_spec_does_not_hide_the_others(
+    own: Path, installed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(installed, "replications/theirs/broken.yaml")
+    assert main(["--root", str(own), "list"]) == 0
+    said = capsys.readouterr()
+    assert [line.split(":")[0] for line in said.out.splitlines() if "networks of" in line] == [
+        "mine/result",
+        "theirs/result",
+    ]
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"replicate: {installed}/replications/theirs/broken.yaml:")
+    assert main(["--root", str(own), "status", "mine/result", "theirs/result"]) == 0
+
+
+def test_one_that_is_named_twice_is_taken_once(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(own / "replications/mine/result.yaml")
+    for names in (["mine/result"] * 2, ["mine/result", path], [path, path, "mine/result"]):
+        assert [found.name for found in find_named(own, names)] == ["mine/result"]
+        assert main(["--root", str(own), "run", *names, *SHORT]) == 0
+        assert capsys.readouterr().out.count("control decayed") == 1
+
+
+def test_where_results_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert results_folder(tmp_path / "suite") == tmp_path / "suite/results"
+    packages = put(tmp_path / "lib/site-packages", "replications/paper/result.yaml")
+    assert results_folder(packages) == results_folder(packages / "others") == tmp_path / "results"
+    # with `pip install --target`, beside what is one's own
+    target = put(tmp_path / "target", "replications/paper/result.yaml", "own/replications/paper/result.yaml")
+    assert results_folder(target) == target / "results"
+    put(tmp_path / "second", "replications/paper/result.yaml", "own/replications/paper/result.yaml")
+    record = tmp_path / "second/suite-1.dist-info/RECORD"
+    record.parent.mkdir()
+    record.write_text("common/find.py,,\nreplications/paper/result.yaml,sha256=x,1\n", encoding="utf-8")
+    assert results_folder(tmp_path / "second") == tmp_path / "results"
+    assert results_folder(tmp_path / "second/own") == tmp_path / "second/own/results"
 
 
 @pytest.mark.parametrize("name", ["caf\udce9", "\x1b[31m", "\u202e"])

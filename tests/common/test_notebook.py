@@ -91,6 +91,16 @@ def test_kept_networks_give_the_table_s_numbers_again(short: Any) -> None:
     assert len(short(train=True, keep_weights="all").model().seed_index) == 10
 
 
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_a_notebook_may_be_in_a_mode_without_gradients(short: Any, mode: Any) -> None:
+    with mode():
+        r = short(train=True, keep_weights="all")
+        networks = r.model("seed == 1")
+        losses = networks.evaluate().numpy()
+    np.testing.assert_array_equal(losses, r.table.query("seed == 1")["loss"].to_numpy())
+    assert networks.weights["weight"].requires_grad
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

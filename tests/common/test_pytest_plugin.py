@@ -8,7 +8,7 @@ import pandas.core.arrays.arrow.extension_types  # type: ignore[import-not-found
 import pytest
 
 from common.cli import main
-from tests.conftest import ROOT
+from tests.conftest import ROOT, commit_all
 
 pytest_plugins = ["pytester"]
 
@@ -25,6 +25,7 @@ def test_claims_and_controls_are_tests(
     claims.with_name("unprofiled.yaml").write_text(claims.read_text(encoding="utf-8"), encoding="utf-8")
     what = ["example/projection", "--profile", "quick"]
     assert main(["--root", str(example), "run", *what, "--devices", "1"]) == 1
+    commit_all(example)
     assert main(["--root", str(example), "record", *what]) == 0
     record = example / "expected/example/projection.record.yaml"
     stored = record.read_text(encoding="utf-8")

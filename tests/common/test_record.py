@@ -3,15 +3,17 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common import record
-from common.claims import Claim, Outcome, Verdict
+from common.claims import Claim, Outcome, Verdict, evaluate
 from common.document import InputError
 from common.record import Change, Record, RecordedClaim, differences, recorded, uninvestigated
 
@@ -82,7 +84,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     # NaN is not equal to itself
     assert repr(loaded) == repr(records)
     assert loaded["full"].claims["alone"].low == -math.inf
-    assert not differences(loaded["full"], outcomes, controls, 1)
+    assert [change.claim for change in differences(loaded["full"], outcomes, controls, 1)] == ["bad"]
 
 
 def test_saving_again_changes_nothing(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_an_unknown_verdict(tmp_path: Path) -> None:
 
 
 def test_no_difference() -> None:
-    for same in (mean_of([1.0, 2.0, 4.0]), outcome(0.0), outcome(1 / 3), INVALID, ONE_SEED):
+    for same in (mean_of([1.0, 2.0, 4.0]), outcome(0.0), outcome(1 / 3), ONE_SEED):
         assert not compared(same, same)
 
 
@@ -179,6 +181,8 @@ def test_claims_that_came_and_went() -> None:
 def test_a_verdict_that_changed_either_way(old: Verdict, new: Verdict) -> None:
     changes = compared(outcome(1.0, verdict=old), outcome(1.0, verdict=new))
     expected = [] if old is new else [Change("c", f"verdict changed from {old} to {new}: because")]
+    if old is new is Verdict.INVALID:  # nothing was judged
+        expected = [Change("c", "invalid, as recorded: because")]
     assert changes == expected
 
 
@@ -193,7 +197,7 @@ def test_chance_explains_a_step_to_or_from_inconclusive_by_other_networks(old: V
     for now, expected in ((near, {old, new} in one_step), (far, False), (was, False)):
         changes = compared(replace(was, verdict=old), replace(now, verdict=new))
         assert [change.by_chance for change in changes] == (
-            [] if old is new and now is not far else [expected]
+            [] if old is new and now is not far and new is not Verdict.INVALID else [expected]
         )
 
 
@@ -219,8 +223,99 @@ def test_samples_that_vanished_are_no_licence() -> None:
     assert not compared(mean_of(x), outcome(float(x.mean()) + 0.01))
 
 
-def test_one_seed_gives_no_spread_to_compare_with() -> None:
-    assert not compared(ONE_SEED, outcome(2.0, verdict=Verdict.INCONCLUSIVE, ends=(-math.inf, math.inf)))
+def test_one_seed_gives_no_spread_to_move_in() -> None:
+    assert not compared(ONE_SEED, ONE_SEED)
+    (change,) = compared(ONE_SEED, replace(ONE_SEED, value=1.001))
+    assert change.problem.startswith("value moved from 1 to 1.001")
+
+
+# --- records that would disarm the comparison
+
+
+def written(value: str = "1.", low: str = ".9", high: str = "1.1", samples: str = "[1., 1.1, .9]") -> str:
+    return (
+        "profiles:\n  full:\n    hash: a\n    versions: {}\n    device: CPU\n    commit: b\n    date: c\n"
+        f"    claims:\n      x: {{verdict: reproduced, value: {value}, low: {low}, high: {high}, "
+        f"samples: {samples}}}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"value": ".nan"},
+        {"value": ".inf"},
+        {"samples": "[1.]"},
+        {"samples": "[1., .nan]"},
+        {"samples": "[1., -.inf, 1.]"},
+        {"low": "-.inf"},
+        {"high": ".inf"},
+        {"low": "-.inf", "high": ".inf"},
+        {"low": ".nan"},
+        {"low": "-1e308", "high": "1e308"},
+        {"low": "2.", "high": "3."},
+        {"low": "1.1", "high": ".9"},
+        {"samples": "[]", "value": ".nan"},
+    ],
+)
+def test_a_record_that_compares_with_nothing_is_refused(tmp_path: Path, parts: dict[str, str]) -> None:
+    path = tmp_path / "result.record.yaml"
+    path.write_text(written(), encoding="utf-8")
+    assert record.load(path)["full"].claims["x"].value == 1
+    path.write_text(written(**parts), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"^{path}:9: .*; record it anew") as raised:
+        record.load(path)
+    assert "\n" not in str(raised.value)
+
+
+X = np.random.default_rng(5).normal(0.1, 0.1, 10)
+
+
+def judged(x: Any, kind: str = "theory") -> Outcome:
+    """What becomes of a claim on the mean of `x`."""
+    table = pd.DataFrame({"seed": range(len(x)), "x": x})
+    claim = CLAIM
+    if kind == "fraction":
+        parts = {"kind": "fraction", "estimate": {"function": "positive"}, "theory": None, "margin": None}
+        claim = Claim.model_validate({**CLAIM.model_dump(), **parts, "bound": {"at_least": 0.5, "rule": "r"}})
+    code = ModuleType("replications.paper.result")
+    vars(code)["positive"] = _positive
+    return evaluate({"c": claim}, code, table)["c"]
+
+
+def _positive(table: pd.DataFrame) -> "pd.Series[bool]":
+    return table["x"] > 0
+
+
+@pytest.mark.parametrize("kind", ["theory", "fraction"])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_record_as_it_was_made_is_sound(kind: str, scale: float, seed: int) -> None:
+    x = np.random.default_rng(seed).normal(0.1, 0.1, 3 + 20 * seed) * scale
+    new = judged(x, kind)
+    assert record.unsound(record_of({"c": new}), {"c": new}, same_hash=True) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"samples": [1e308, -1e308] * 5}, "samples spread further than its interval"),
+        ({"samples": [0.0, 10.0] * 5}, "samples spread further than its interval"),
+        ({"samples": [0.1]}, "the record has 1 samples, this run 10"),
+        ({"samples": [0.1, 0.1]}, "the record has 2 samples, this run 10"),
+        ({"samples": []}, "the record has 0 samples, this run 10"),
+        ({"verdict": Verdict.NOT_REPRODUCED}, "recorded as not reproduced, which does not follow"),
+        ({"verdict": Verdict.INCONCLUSIVE}, "recorded as inconclusive, which does not follow"),
+        ({"low": -5.0, "high": 5.0}, "recorded as reproduced, which does not follow"),
+    ],
+)
+def test_a_record_that_was_changed_by_hand_is_a_problem(changes: dict[str, Any], problem: str) -> None:
+    new = judged(X)
+    old = record_of({"c": new})
+    claims = {"c": old.claims["c"].model_copy(update=changes)}
+    (change,) = record.unsound(old.model_copy(update={"claims": claims}), {"c": new}, same_hash=True)
+    assert problem in change.problem
+    assert not change.by_chance
 
 
 @pytest.mark.parametrize("n_claims", [1, 2])

@@ -1,7 +1,6 @@
 """Tests of common/results.py: what the hash is of, atomic writing, and why a run would train."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from common import results
+from common import files, results
 from common.document import InputError
 from common.results import Run
 from common.sweep import shards
@@ -86,12 +85,12 @@ def test_a_finished_run_has_its_table_in_order_and_a_manifest(small: Any, tmp_pa
     assert manifest["versions"]["torch"] == torch.__version__
 
 
-def test_shards_of_another_sweep_are_refused(small: Any, tmp_path: Path) -> None:
+def test_a_run_whose_shards_are_not_all_there_is_not_joined(small: Any, tmp_path: Path) -> None:
     run = Run(small(), tmp_path)
     cut = shards(run.spec)
     for shard in cut[:-1]:
         run.write_shard(shard.number, shard.rows)
-    with pytest.raises(RuntimeError, match="instances in the shards, the sweep has more"):
+    with pytest.raises(InputError, match="shard 4 was removed or changed"):
         run.finish(cut, "CPU", 0)
     assert run.manifest() is None
 
@@ -108,7 +107,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(Path, "write_bytes", breaks)
     with pytest.raises(InputError, match=f"{tmp_path}: cannot be written: disk full"):
-        results._write(path, b"new")
+        files.write(path, b"new", within=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert path.read_text(encoding="utf-8") == "old"
 
@@ -119,27 +118,6 @@ def test_a_table_whose_content_has_changed_is_none(small: Any, tmp_path: Path) -
     path = run.folder / "instances.parquet"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert run.table() is None
-    assert run.why_incomplete(shards(run.spec)) == "not joined yet"
-
-
-def test_a_folder_outside_git_has_no_commit(tmp_path: Path) -> None:
-    assert results.commit(tmp_path) == "unknown"
-
-
-def test_a_commit_is_marked_where_code_was_changed_since(tmp_path: Path) -> None:
-    def git(*arguments: str) -> None:
-        identity = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
-
-    git("init")
-    (tmp_path / "code.py").write_text("1", encoding="utf-8")
-    git("add", ".")
-    git("commit", "-m", "one")
-    clean = results.commit(tmp_path)
-    assert len(clean) == 12
-    record = tmp_path / "expected" / "paper" / "result.record.yaml"
-    record.parent.mkdir(parents=True)
-    record.write_text("2", encoding="utf-8")
-    assert results.commit(tmp_path) == clean
-    (tmp_path / "expected" / "paper" / "result.yaml").write_text("3", encoding="utf-8")
-    assert results.commit(tmp_path) == f"{clean}+"
+    assert run.why_incomplete(shards(run.spec)) == (
+        "manifest.json: the table is damaged, or of another run than its manifest"
+    )

@@ -222,13 +222,15 @@ def test_layers(load: Load) -> None:
     control = load(control="linear")
     assert (control.control, control.seeds, control.fields.trainer.max_steps) == ("linear", [0, 1, 2], 7)
     assert control.model_class.__name__ == "LinearModel"
-    # the control wins over the profile, and the command line over both
+    # the command line wins over the profile, and the control over both: it stays broken
     both = load(profile="quick", control="linear")
     assert (both.seeds, both.fields.trainer.max_steps) == ([5], 7)
     overrides = {"trainer.max_steps": (9, "--set"), "sweep.0.density": (1.0, "--set")}
+    changed = load(profile="quick", overrides=overrides)
+    assert (changed.fields.trainer.max_steps, changed.grids[0].factors["density"]) == (9, [1.0])
     last = load(profile="quick", control="linear", overrides=overrides)
-    assert last.fields.trainer.max_steps == 9
-    assert last.grids[0].factors["density"] == [1.0]
+    assert (last.fields.trainer.max_steps, last.grids[0].factors["density"]) == (7, [1.0])
+    assert load(control="linear", overrides={"controls.linear.set": ({"seeds": 1}, "--set")}).seeds == [0]
 
 
 def test_a_layer_can_give_arguments_where_there_were_none(load: Load) -> None:
@@ -241,9 +243,8 @@ def test_one_alias_in_two_places_changed_in_one(load: Load) -> None:
     sweep = "{density: {from: 1, to: .5, count: 5}}"
     spec = load(
         "      trainer.max_steps: 7\n",
-        f"      sweep: [&s {sweep}, *s]\n",
+        f"      sweep: [&s {sweep}, *s]\n      sweep.0.density.count: 2\n",
         control="linear",
-        overrides={"sweep.0.density.count": (2, "--set")},
     )
     assert [grid.factors["density"] for grid in spec.grids] == [[1.0, 0.5], [1.0, 0.875, 0.75, 0.625, 0.5]]
     assert spec.controls["linear"].set["sweep"][0]["density"]["count"] == 5
@@ -299,7 +300,7 @@ def test_class_arguments() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "LBFGS", "NAdam", "RMSprop", "SGD"]
+    "name", ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RMSprop", "SGD"]
 )
 def test_any_optimizer_can_be_named(load: Load, name: str) -> None:
     spec = load("torch.optim.AdamW", f"torch.optim.{name}", "    betas: [.9, .99]\n", "")
@@ -895,4 +896,6 @@ def test_another_mistake_of_a_class_is_told_at_the_entry(
 
     code.Refusing = Refusing  # type: ignore[attr-defined]
     said = message_of(load, tmp_path, "common.features.Independent", "code_of_a_replication.Refusing")
-    assert said == "23: sweep.0: density and batch_size: do not fit"
+    place, _, said = said.partition(": ValueError: ")
+    assert place.startswith(f"23: sweep.0: {__file__}:")
+    assert said == "density and batch_size: do not fit"

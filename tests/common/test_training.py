@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,9 +24,11 @@ from common.document import InputError
 from common.ensemble import Ensemble
 from common.features import Draws, Varying
 from common.fit import build, train_shard
+from common.numerics import numerics
 from common.results import Run
 from common.spec import Spec, load_spec
 from common.sweep import Shard, shards
+from common.system import processors
 from common.threads import one_thread
 from common.training import Devices, Progress, train, train_shards, work
 from tests.conftest import SETTLING, SMALL
@@ -338,13 +341,13 @@ def test_a_failing_shard_keeps_what_is_done(
     monkeypatch.setattr(fit, "train_shard", fails_at_two)
     with pytest.raises(ArithmeticError, match="broken"):
         train([run], ONE)
-    assert [run.has(number) for number in range(5)] == [True, True, False, False, False]
+    assert [run.has(shard) for shard in shards(run.spec)] == [True, True, False, False, False]
 
 
 def test_numerics_are_set_for_training_only() -> None:
     before = torch.get_num_threads()
     tiny = torch.tensor([1e-39])
-    with one_thread(), fit._numerics():
+    with one_thread(), numerics(warnings.warn):
         assert torch.get_num_threads() == 1
         assert (tiny / 2).item() == 0
     assert torch.get_num_threads() == before
@@ -362,7 +365,7 @@ def test_the_spec_s_optimiser_is_used(small: Any) -> None:
 
 def test_devices() -> None:
     assert Devices.choose("cpu", 3) == ("cpu", 3)
-    assert Devices.choose("cpu").n == len(os.sched_getaffinity(0))
+    assert Devices.choose("cpu").n == processors()
     with pytest.raises(ValueError, match=r"^99 GPUs asked for, this machine has \d+$"):
         Devices.choose("cuda", 99)
 
@@ -435,10 +438,10 @@ def test_weights_of_chosen_networks_are_kept_and_change_nothing(small: Any, tmp_
     table = run.table()
     assert table is not None
     pd.testing.assert_frame_equal(table, plain, check_exact=True)
-    kept = {row for shard in shards(run.spec) for row in run.weights(shard.number)[0]}
+    kept = {row for shard in shards(run.spec) for row in run.weights(shard)[0]}
     assert kept == set(table.query(KEPT).index)
     for shard in shards(run.spec):
-        rows, state = run.weights(shard.number)
+        rows, state = run.weights(shard)
         if rows:
             weights = state["weights.weight"].reshape(len(rows), -1).numpy()
             np.testing.assert_array_equal(weights, table.loc[rows, WEIGHTS[:2]])
@@ -477,8 +480,8 @@ def test_weights_of_other_numbers_than_are_stored_are_refused(small: Any, tmp_pa
     run.write_shard(1, other)
     with pytest.raises(InputError, match=r"shard 1, trained again, has other numbers than are stored"):
         train([run], ONE)
-    assert run.weights(0)[0]
-    assert not run.weights(1)[0]
+    assert run.weights(shards(run.spec)[0])[0]
+    assert not run.weights(shards(run.spec)[1])[0]
 
 
 @pytest.mark.usefixtures("uncompiled")
@@ -486,5 +489,5 @@ def test_weights_of_a_shard_that_was_lost_go_with_it(small: Any, tmp_path: Path)
     run = Run(small(**FEW), tmp_path, "all")
     train([run], ONE)
     run.write_shard(1, shards(run.spec)[1].rows.assign(loss=1.0))
-    assert not run.weights(1)[0]
-    assert run.weights(2)[0]
+    assert not run.weights(shards(run.spec)[1])[0]
+    assert run.weights(shards(run.spec)[2])[0]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.workers import ENVIRONMENT, PACKAGES, WORTH_WORKERS, spread, uninterrupted, workers
+from common.system import START_METHOD
+from common.workers import ENVIRONMENT, PACKAGES, WORTH_WORKERS, spread, starting, uninterrupted, workers
 from tests.kills import ends
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +37,10 @@ def loaded() -> tuple[set[str], set[int], dict[str, str], int]:
 def test_workers_have_the_packages_and_one_thread_and_get_no_signals_for_the_command() -> None:
     before = dict(os.environ)
     with workers(1) as pool:
-        modules, blocked, environment, threads = pool.submit(loaded).result()
-    assert modules >= set(PACKAGES)
+        with starting():
+            future = pool.submit(loaded)
+        modules, blocked, environment, threads = future.result()
+    assert START_METHOD != "forkserver" or modules >= set(PACKAGES)
     assert threads == 1
     assert environment.items() >= ENVIRONMENT.items()
     assert os.environ == before

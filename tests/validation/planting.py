@@ -16,6 +16,7 @@ from common import record as records
 from common.claims import Verdict
 from common.document import InputError, nearest
 from common.replication import Replication, count_claims, judge, load_replication
+from common.system import START_METHOD
 from common.terminal import Terminal
 from common.training import Devices, train
 from tests.validation.faults import EVERYTHING, FAULTS, NONE, Fault
@@ -112,7 +113,7 @@ def _make(root: Path, pairs: list[tuple[str, str]], workers: int, out: Path, con
         return
     n_claims = count_claims(root)
     # each is forked from one that has imported all and done nothing: most trials take less than imports
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context(START_METHOD)
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(min(workers, len(jobs)), context, max_tasks_per_child=1) as pool:
         futures = {pool.submit(_trials, root, *job, n_claims, out): job for job in jobs}

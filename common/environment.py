@@ -1,0 +1,24 @@
+"""The environment's variables that must not reach training; nothing large is imported here."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+FOREIGN = re.compile(
+    # Lightning sets arguments of a Trainer from PL_TRAINER_..., and takes a process for one of many by what
+    # launchers and schedulers set: SLURM, LSF, MPI, torchrun, Kubeflow, TPUs
+    "(PL|LT|LIGHTNING|SLURM|LSB|LSF|JSM|OMPI|PMI|PMIX|TORCHELASTIC|KUBERNETES|MASTER|XLA|PT_XLA|XRT|TPU|COLAB)_.*"
+    "|(.*_)?(RANK|WORLD_SIZE)"
+)
+"""The names of these variables."""
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Take the `FOREIGN` variables out of the environment, also of processes that are started meanwhile."""
+    taken = {name: os.environ.pop(name) for name in list(os.environ) if FOREIGN.fullmatch(name)}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
