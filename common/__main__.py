@@ -5,6 +5,7 @@ import sys
 
 from common import streams, system
 from common.environment import undisturbed
+from common.text import line
 
 
 def main() -> int:
@@ -20,7 +21,7 @@ def main() -> int:
             from common import compiling
 
             if note := compiling.prepare():
-                print(f"replicate: {note}", file=sys.stderr)
+                print(line(f"replicate: {note}"), file=sys.stderr)
             if "run" in sys.argv:
                 from common import workers
 

@@ -243,7 +243,7 @@ def _named(options: argparse.Namespace, root: Path) -> list[Found]:
 
 def _tell_aside(line: str) -> None:
     """Say what stops nothing."""
-    print(f"replicate: {line}", file=sys.stderr)
+    Terminal(stderr=True, soft_wrap=True).print(f"replicate: {line}")
 
 
 def _imported(options: argparse.Namespace, root: Path) -> list[Found]:

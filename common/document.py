@@ -67,6 +67,9 @@ class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignor
 DEEPEST = 5_000
 """So many lists libyaml can nest without harm: its own recursion has no bound."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of what UTF-16 writes a character as: no file can hold it."""
+
 _COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 
 
@@ -277,6 +280,8 @@ _OCTAL = re.compile(r"[-+]?0[0-9_]+|[-+]?0o.*")
 
 def _scalar(loader: Loader, node: yaml.Node, name: str) -> Any:
     line = node.start_mark.line + 1
+    if isinstance(node, yaml.ScalarNode) and (half := _SURROGATE.search(node.value)):
+        raise InputError(f"{name}:{line}: \\u{ord(half[0]):X} is no character; write the character itself")
     if node.tag == "tag:yaml.org,2002:int" and _OCTAL.fullmatch(node.value) and node.value.strip("+-0_"):
         raise InputError(
             f"{name}:{line}: {node.value[:80]}: a zero in front makes it octal to some readers of YAML; "

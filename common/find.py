@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from common.document import InputError, nearest, one_line
 from common.files import given_path
 from common.spec import Spec, load_spec
-from common.text import line
+from common.text import line, visible
 
 
 class Found(NamedTuple):
@@ -95,13 +95,21 @@ def results_folder(root: Path) -> Path:
 
 
 def find_specs(root: Path) -> dict[str, Found]:
-    """The replications below `root` itself, by name."""
-    return {
+    """The replications below `root` itself, by name.
+
+    Raises:
+        InputError: if a name is not text.
+    """
+    specs = {
         name: Found(name, path, root)
         for path in sorted((root / "replications").glob("*/*.yaml"))
         # what is hidden is some program's own
         if not (name := f"{path.parent.name}/{path.stem}").startswith(".") and not path.name.startswith(".")
     }
+    for name, found in specs.items():
+        if visible(name) != name:  # such as bytes that are not UTF-8
+            raise InputError(f"{found.path}: a report cannot hold this name; rename the file or its folder")
+    return specs
 
 
 def find_own(root: Path) -> dict[str, Found]:

@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
         from common import compiling
         from common.document import InputError
         from common.find import find_own, find_root
+        from common.text import line
 
         if note := compiling.prepare():
             config.issue_config_time_warning(UserWarning(note), stacklevel=2)
@@ -49,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
             if config.args_source is not pytest.Config.ArgsSource.ARGS:
                 find_own(root)
         except InputError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(line(str(error))) from None
         config.stash[_ROOT] = root
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args = [str(root / "replications")]
@@ -84,12 +85,13 @@ class _Spec(pytest.File):
 
     def collect(self) -> Iterable[pytest.Item]:
         from common import record
+        from common.text import line
 
         self.replication = self._load()
         stored = record.load(self.replication.found.record).get(self.config.getoption("replications_profile"))
         claims, controls = (stored.claims, stored.controls) if stored else ({}, {})
         for claim in {**claims, **self.replication.claims}:
-            yield _Test.from_parent(self, name=claim, about=claim)
+            yield _Test.from_parent(self, name=line(claim), about=claim)
         for control in {**controls, **self.replication.controls}:
             yield _Test.from_parent(self, name=f"control:{control}", about=f"{control}: ")
 
@@ -121,8 +123,10 @@ class _Spec(pytest.File):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """A mistake in spec or claims in one line."""
         from common.document import InputError
+        from common.text import line
 
-        return str(excinfo.value) if isinstance(excinfo.value, InputError) else super().repr_failure(excinfo)
+        known = isinstance(excinfo.value, InputError)
+        return line(str(excinfo.value)) if known else super().repr_failure(excinfo)
 
 
 class _Test(pytest.Item):
@@ -145,8 +149,10 @@ class _Test(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The lines that `replicate check` would print."""
+        from common.text import visible
+
         known = isinstance(excinfo.value, NotAsRecordedError)
-        return str(excinfo.value) if known else super().repr_failure(excinfo, style)
+        return visible(str(excinfo.value)) if known else super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """The spec, and the test's name."""

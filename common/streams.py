@@ -8,9 +8,20 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
+
+
+def guard() -> list[OSError]:
+    """Guard the streams of this process from now on, see `guarded`, which this gives the list of."""
+    if isinstance(raw := getattr(getattr(sys.stdout, "buffer", None), "raw", None), _Guarded):
+        return raw.lost
+    _reopen()
+    lost: list[OSError] = []
+    sys.stdout = _guard(sys.stdout, sys.__stdout__, 1, lost)
+    sys.stderr = _guard(sys.stderr, sys.__stderr__, 2, [])
+    return lost
 
 
 @contextmanager
@@ -21,13 +32,9 @@ def guarded() -> Iterator[list[OSError]]:
     then holds why, if that is standard output. Streams that were put in place of the process's own are left
     as they are.
     """
-    _reopen()
     before = sys.stdout, sys.stderr
-    lost: list[OSError] = []
-    sys.stdout = _guard(sys.stdout, sys.__stdout__, 1, lost.append)
-    sys.stderr = _guard(sys.stderr, sys.__stderr__, 2, lambda error: None)
     try:
-        yield lost
+        yield guard()
     finally:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -46,8 +53,8 @@ def _reopen() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest free number
 
 
-def _guard(stream: TextIO | None, own: TextIO | None, number: int, lost: Callable[[OSError], None]) -> TextIO:
-    """The stream of this number, if that is the process's own; `lost` is told what cannot be written."""
+def _guard(stream: TextIO | None, own: TextIO | None, number: int, lost: list[OSError]) -> TextIO:
+    """The stream of this number, guarded if it is the process's own; `lost` gets why it cannot be written."""
     if stream is not None and stream is not own:
         return stream
     if stream is not None:
@@ -61,7 +68,7 @@ def _guard(stream: TextIO | None, own: TextIO | None, number: int, lost: Callabl
 
 
 class _Guarded(io.FileIO):
-    def __init__(self, number: int, lost: Callable[[OSError], None]) -> None:
+    def __init__(self, number: int, lost: list[OSError]) -> None:
         super().__init__(number, "w", closefd=False)
         self.lost = lost
 
@@ -71,7 +78,7 @@ class _Guarded(io.FileIO):
             return super().write(data)
         except OSError as error:
             if not self._is_gone(error):
-                self.lost(error)
+                self.lost.append(error)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self.fileno())
         os.close(null)

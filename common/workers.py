@@ -18,7 +18,7 @@ from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
-from common import compiling
+from common import compiling, streams
 from common.system import START_METHOD, drawing_to_files, processors
 
 WORTH_WORKERS = 4
@@ -185,6 +185,7 @@ def _why_ended(codes: list[int]) -> str:
 
 def _begin(start: Callable[..., Any] | None, *arguments: Any) -> None:
     threading.Thread(target=_end_with_the_command, daemon=True).start()
+    streams.guard()  # what a model prints may have no reader
     if start is not None:
         start(*arguments)
 

@@ -361,3 +361,11 @@ def test_libyaml_reads_as_the_loader_whose_messages_are_shown(
     monkeypatch.setattr(documents, "DEEPEST", 0)
     assert fast == read()
     assert isinstance(fast, str) == bool(damage)
+
+
+@pytest.mark.parametrize("text", ['a: "\\uD800"', 'a: "x\\uDFFFy"', '"\\uD83D\\uDE00": 1', 'a: ["\\uD800"]'])
+def test_half_a_character_is_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(f"# one\n{text}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"spec\.yaml:2: \\uD[0-9A-F]{3} is no character"):
+        Document.load(path)

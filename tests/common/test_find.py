@@ -403,3 +403,13 @@ def test_where_results_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     record.write_text("common/find.py,,\nreplications/paper/result.yaml,sha256=x,1\n", encoding="utf-8")
     assert results_folder(tmp_path / "second") == tmp_path / "results"
     assert results_folder(tmp_path / "second/own") == tmp_path / "second/own/results"
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "\x1b[31m", "\u202e"])
+def test_a_name_that_no_report_can_hold_is_an_error(tmp_path: Path, name: str) -> None:
+    for folder, result in ((name, "result"), ("paper", name)):
+        path = tmp_path / folder / "replications" / folder / f"{result}.yaml"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        with pytest.raises(InputError, match="a report cannot hold this name; rename the file or its folder"):
+            find_specs(tmp_path / folder)

@@ -68,7 +68,16 @@ def test_the_command(line: str, code: int, said: str) -> None:
 
 
 def test_a_run_goes_on_and_its_code_is_that_of_its_verdicts(example: Path) -> None:
-    run = '"$python" -m common --root "$1" run --profile quick --devices 1 --set trainer.max_steps=2'
+    spec, model = (example / "replications/example" / name for name in ("projection.yaml", "model.py"))
+    spec.write_text(f"{spec.read_text(encoding='utf-8')}shard_size: 2\n", encoding="utf-8")
+    text = model.read_text(encoding="utf-8")  # what it prints comes from the workers too
+    here = '"""What the claims and figures need of each trained'
+    assert here in text
+    said = 'print("from the model\\n" * 9_999, flush=True)\n        '
+    start = text.index(here)
+    end = text.index('"""', start + 3) + 3
+    model.write_text(f"{text[:end]}\n        {said}{text[end:].lstrip()}", encoding="utf-8")
+    run = '"$python" -m common --root "$1" run --profile quick --devices 2 --set trainer.max_steps=2'
     done = shell(f"{run} 2>&1 | true", str(example))
     assert (done.returncode, done.stderr) == (0, "")
     assert (example / "results/report/changed/report.html").exists()
