@@ -39,6 +39,9 @@ PROBE_BYTES = 2**20
 
 _CURE = "set CXX to the path of one that works"
 
+_MOST_BYTES = 75
+"""The longest path of a folder for temporary files: workers have sockets there, with 107 bytes at most."""
+
 _NOWHERE = os.sep
 """The folder for compiled code where none can be written: it exists, which importing torch takes."""
 
@@ -105,6 +108,8 @@ def _temporary_folder_serves() -> bool:
     asked = os.environ.get("TMPDIR")
     if base == Path.cwd() and (asked is None or Path(asked).absolute() != base):
         return False  # Python's last resort, where it would lie about among other files
+    if len(os.fsencode(base)) > _MOST_BYTES:
+        return False
     try:
         user = getpass.getuser()
     except (KeyError, ModuleNotFoundError, OSError):
@@ -131,7 +136,7 @@ def _use_private_folder() -> bool:
             folder = Path(tempfile.mkdtemp(prefix=_PRIVATE, dir=base))
         except OSError:
             continue
-        if why_not(folder):
+        if len(os.fsencode(folder)) > _MOST_BYTES or why_not(folder):
             shutil.rmtree(folder, ignore_errors=True)
             continue
         _remove_left(base)

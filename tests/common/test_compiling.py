@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,11 +76,11 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-def temporary(folder: Path, name: str = "temporary") -> Path:
-    """A folder for temporary files."""
-    made = folder / name
-    made.mkdir()
-    return made
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A folder for temporary files, with a path short enough for workers."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 @pytest.mark.parametrize("name", SPECIAL)
@@ -111,21 +112,20 @@ def test_command_lines_are_torch_s_own_where_no_path_is_special(tmp_path: Path) 
     assert lines[0] == lines[1]
 
 
-def test_in_folders_with_special_characters_it_compiles_to_the_same_bits(tmp_path: Path) -> None:
-    special = tmp_path / "'a b' \"é\" $HOME & (x);"
-    special.mkdir()
-    home, cache = temporary(special, "ho me"), special / "ca che"
-    compiler = special / "g++"
-    script(compiler, 'exec g++ "$@"')
-    plain = python(TRAIN, **{CACHE: None, "TMPDIR": temporary(tmp_path)})
-    moved = {CACHE: cache, "TMPDIR": temporary(special), "HOME": home, "CXX": compiler}
+def test_in_folders_with_special_characters_it_compiles_to_the_same_bits(base: Path) -> None:
+    special = base / "'a b' é $HOME & (x);"
+    (special / "ho me").mkdir(parents=True)
+    compiler = script(special / "g++", 'exec g++ "$@"')
+    plain = python(TRAIN, **{CACHE: base / "cache", "TMPDIR": base})
+    moved = {CACHE: special / "ca che", "TMPDIR": special, "HOME": special / "ho me", "CXX": compiler}
     assert python(TRAIN, str(special), **moved) == plain
 
 
 @pytest.mark.parametrize("bad", ["file/x", "file"])
-def test_where_the_folder_asked_for_is_no_use_torch_s_own_is_used(bad: str, tmp_path: Path) -> None:
+def test_where_the_folder_asked_for_is_no_use_torch_s_own_is_used(
+    bad: str, base: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
-    base = temporary(tmp_path)
     said, cache, used, _ = python(PREPARE, **{CACHE: tmp_path / bad, "TMPDIR": base}).splitlines()
     assert said.startswith(f"{CACHE}: {tmp_path / bad} cannot be used (")
     assert said.endswith(f": compiled code goes to {base} instead")
@@ -133,8 +133,7 @@ def test_where_the_folder_asked_for_is_no_use_torch_s_own_is_used(bad: str, tmp_
 
 
 @pytest.mark.parametrize("asked", [None, "", " "])
-def test_a_folder_that_others_could_have_filled_is_not_used(asked: str | None, tmp_path: Path) -> None:
-    base = temporary(tmp_path)
+def test_a_folder_that_others_could_have_filled_is_not_used(asked: str | None, base: Path) -> None:
     own = base / "torchinductor_somebody"
     own.mkdir()
     own.chmod(0o777)
@@ -148,8 +147,7 @@ def test_a_folder_that_others_could_have_filled_is_not_used(asked: str | None, t
     assert sorted(path.name for path in base.iterdir()) == ["torchinductor_else", "torchinductor_somebody"]
 
 
-def test_a_private_folder_is_closed_to_others_and_what_a_kill_left_is_removed(tmp_path: Path) -> None:
-    base = temporary(tmp_path)
+def test_a_private_folder_is_closed_to_others_and_what_a_kill_left_is_removed(base: Path) -> None:
     (base / "torchinductor_somebody").touch()
     environment = {**os.environ, "TMPDIR": str(base), "LOGNAME": "somebody"}
     environment.pop(CACHE, None)
@@ -174,7 +172,16 @@ def test_a_private_folder_is_closed_to_others_and_what_a_kill_left_is_removed(tm
     assert not used.exists()
 
 
-def test_without_any_folder_torch_is_imported_and_nothing_is_compiled(tmp_path: Path) -> None:
+def test_a_folder_with_a_path_too_long_for_workers_is_not_used(base: Path) -> None:
+    for length, serves in ((compiling._MOST_BYTES, True), (compiling._MOST_BYTES + 1, False)):
+        folder = base / ("x" * (length - len(str(base)) - 1))
+        folder.mkdir()
+        used = python(PREPARE, **{CACHE: None, "TMPDIR": folder}).splitlines()[2]
+        assert (used == str(folder)) == serves
+        assert len(used) <= compiling._MOST_BYTES
+
+
+def test_without_any_folder_torch_is_imported_and_nothing_is_compiled(base: Path) -> None:
     code = """
 from common import compiling
 compiling.why_not = lambda *of, **options: "No space left on device"
@@ -186,14 +193,14 @@ step(model)
 step(model)
 assert not model.compiled
 """
-    said = python(code, **{CACHE: None, "TMPDIR": temporary(tmp_path)})
+    said = python(code, **{CACHE: None, "TMPDIR": base})
     assert said.startswith(f"{UNCOMPILED}: there is no folder where compiled code could be kept")
     assert said.count("\n") == 1
 
 
-def test_a_compiler_s_relative_path_holds_in_all_folders(tmp_path: Path) -> None:
+def test_a_compiler_s_relative_path_holds_in_all_folders(base: Path) -> None:
     for given, used in (("tools/g++", str(ROOT / "tools/g++")), ("g++", "g++"), (" ", "None")):
-        assert python(PREPARE, CXX=given, TMPDIR=tmp_path).splitlines()[3] == used
+        assert python(PREPARE, CXX=given, TMPDIR=base).splitlines()[3] == used
 
 
 class SetCompiler(Protocol):
@@ -332,11 +339,12 @@ def test_compiled_code_that_is_damaged_or_cannot_be_kept(
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_a_command_says_once_why_it_runs_uncompiled(devices: int, example: Path, tmp_path: Path) -> None:
+def test_a_command_says_once_why_it_runs_uncompiled(
+    devices: int, example: Path, base: Path, tmp_path: Path
+) -> None:
     """Also where torch's own folder is no use, and a private one is removed in the end."""
     failing = script(tmp_path / "failing", "echo Traceback >&2; exit 1")
     (tmp_path / "file").touch()
-    base = temporary(tmp_path)
     (base / "torchinductor_somebody").touch()
     asked = {CACHE: f"{tmp_path}/file/x", "CXX": str(failing), "TMPDIR": str(base), "LOGNAME": "somebody"}
     changes = ("--set", "trainer.max_steps=5", "--set", "trainer.compile=true")
