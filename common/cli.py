@@ -107,9 +107,7 @@ def _in_a_line(error: BaseException) -> str:
         return f"{one_line(error)}; nothing that was finished is lost"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = blame(error) or f"{frame.filename}:{frame.lineno}"
-    return (
-        f"{place}: {told(error)}; `replicate --traceback` shows how it came there, nothing finished is lost"
-    )
+    return f"{place}: {told(error)}; `replicate --traceback` shows more; nothing that was finished is lost"
 
 
 class _Terminated(KeyboardInterrupt):
