@@ -196,14 +196,15 @@ def _train_ensemble(
 ) -> dict[str, Tensor]:
     settings = spec.fields.trainer
     callbacks: list[Callback] = [_Report(len(ensemble.seed_index), advance, partial)]
-    if settings.stop_when_settled:
-        callbacks.insert(0, _StopWhenSettled())
+    settling = _StopWhenSettled() if settings.stop_when_settled else None
+    if settling is not None:
+        callbacks.insert(0, settling)
     if logger is not None:
         callbacks.append(_Curve(logger, settings.log_every_steps))
     trainer = Trainer(
         accelerator=accelerator,
         devices=[device] if accelerator == "cuda" else 1,
-        max_epochs=-1,
+        max_epochs=1,  # whatever ends it early would else begin again, with the first inputs
         max_steps=settings.max_steps,
         logger=logger or False,
         log_every_n_steps=settings.log_every_steps,
@@ -220,6 +221,11 @@ def _train_ensemble(
         if isinstance(error.__context__, KeyboardInterrupt):  # which Lightning makes an exit of its own
             raise error.__context__ from None
         raise
+    if trainer.global_step < settings.max_steps and not (settling and settling.done.all()):
+        raise InputError(
+            f"{spec.name}: training ended after {trainer.global_step:,} of {settings.max_steps:,} steps: "
+            f"{type(ensemble).__name__} has stopped it, or raised StopIteration; nothing of it is stored"
+        )
     ensemble.to(trainer.strategy.root_device)
     with torch.no_grad():
         return _measure(ensemble)

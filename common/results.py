@@ -213,14 +213,13 @@ class Run:
     def _foreign_table(self) -> Iterator[tuple[Path, str]]:
         """The manifest and the instances table that are here, where they are not this run's, and why."""
         manifest, table = self.folder / "manifest.json", self.folder / "instances.parquet"
-        if not manifest.exists():
-            return
+        if not (manifest.exists() and table.exists()):
+            return  # what is lost is not foreign
         try:
             self._read_table(self._read_manifest())
         except _NotOursError as why:
             yield manifest, str(why)
-            if table.exists():
-                yield table, str(why)
+            yield table, str(why)
 
     def _write(self, name: str, data: bytes) -> None:
         write(self.folder / name, data, within=self.out)
