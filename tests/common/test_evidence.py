@@ -189,7 +189,7 @@ def test_a_run_of_which_nothing_can_be_judged_is_no_success(
     old = "{metric: squared_norm, at: {density: .5}, statistic: mean}"
     claims.write_text(text.replace(old, "{function: never}"), encoding="utf-8")
     assert replicate(example, "run", NAME, "--set", "trainer.max_steps=2", "--devices", "1") == 2
-    assert f"{NAME}: no claim could be judged: no such thing" in capsys.readouterr().err
+    assert f"{NAME}: no claim could be judged: there is no such thing" in capsys.readouterr().err
 
 
 def test_an_invalid_claim_is_a_problem_also_where_it_is_recorded(recorded: Path) -> None:
