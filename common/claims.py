@@ -423,7 +423,7 @@ def evaluate(
                     values[name].append(value)
                     units.setdefault(name, count)
     agreeing = {
-        name: _why_constant(claim, code, table)
+        name: _why_constant(claim, code, table, values[name][0])
         for name, claim in claims.items()
         if name not in problems and not units[name] and claim.power is None and _is_constant(values[name])
     }
@@ -459,11 +459,16 @@ def _is_constant(values: list[float]) -> bool:
     return len(values) > 2 and bool(np.ptp(values[1:]) <= 1e-12 * np.max(np.abs(values)))
 
 
-def _why_constant(claim: Claim, code: ModuleType, table: pd.DataFrame) -> str | None:
+def _why_constant(claim: Claim, code: ModuleType, table: pd.DataFrame, value: float) -> str | None:
     """Why an estimate that is the same whichever seed is left out is no outcome, None if all seeds agree.
 
-    The networks of all seeds may be one and the same, or it may not see each seed, as a median does not.
+    The networks of all seeds may be one and the same, or it may not see each seed, as a median does not. Or
+    it compares where nothing differs: a function that gives the very end of a region, such as a lead of 0.
     """
+    if claim.estimate.function and value in claim.region:
+        return (
+            f"every choice of seeds gives {value:.4g}, the end of the region: a constant where spread is due"
+        )
     sweep = [*table.columns[: table.columns.get_loc("seed")]]
     measured = table.drop(columns=[*sweep, "seed"])
     groups = measured.groupby([table[name] for name in sweep], dropna=False) if sweep else measured

@@ -25,6 +25,12 @@ class Terminal(Console):
         if "width" not in options and not self.is_terminal:
             self.width = WIDTH
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does; where no terminal breaks lines of text, nothing does."""
+        if not self.is_terminal and all(isinstance(one, (str, Text)) for one in objects):
+            options = {"soft_wrap": True, **options}
+        super().print(*objects, **options)
+
     def render_str(self, text: str, **options: Any) -> Text:
         """A string as what is printed of it."""
         return super().render_str(line(text), **options)

@@ -477,6 +477,17 @@ def test_an_estimate_that_does_not_see_each_seed_is_no_agreement() -> None:
     )
 
 
+@pytest.mark.parametrize("value", [0.5, -3.0])
+def test_a_comparison_in_which_nothing_differs_is_no_agreement(value: float) -> None:
+    """A lead of 0 where at least 0 is asked; a network's own number may be the least that is asked."""
+    table = agreeing(value, 20)
+    bound = {"bound": {"at_least": value, "rule": "r"}}
+    result = outcome(claim("ordering", MEAN_OF_X, **bound), table)
+    assert result.verdict is Verdict.INVALID
+    assert result.reason.endswith(f"gives {value:.4g}, an end of the region: no spread where it is due")
+    assert outcome(claim("ordering", {"metric": "x"}, **bound), table).verdict is Verdict.REPRODUCED
+
+
 # --- claims that cannot pass or cannot fail
 
 

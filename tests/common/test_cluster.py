@@ -177,7 +177,8 @@ def test_an_error_of_our_own_ends_the_run_and_keeps_what_is_done(
     """As of a local run; here on a cluster that is made for this run."""
     noting(example, fails=2)
     run = of_each_run(example, tmp_path_factory.mktemp("out"))[0]
-    with cluster(None, [example], count=1) as place, pytest.raises(ValueError, match=r"^as\nasked for$"):
+    says = r"/replications/example/model\.py:\d+: .*, shard 1: training failed: ValueError: as asked for$"
+    with cluster(None, [example], count=1) as place, pytest.raises(InputError, match=says):
         train([run], place)
     assert not ray.is_initialized()
     assert [shard.number for shard in shards(run.spec) if run.has(shard)] == [0]
