@@ -1,5 +1,7 @@
 """A replication as a whole: its runs and claims, and what became of them beside the record."""
 
+import itertools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,13 +101,38 @@ def load_replication(
                 hint = f"in profile {spec.profile}; {nearest(claim, list(claims))}"
                 raise Document.load(found.path).error(place, f"no claim {claim!r} {hint}")
         broken = Run(found.spec(profile, control, overrides), out)
-        if broken.hash == run.hash:
-            why = f", changed by {', '.join(changed)}" if changed else ""
-            problem = f"changes nothing: the control and the run{why} are the same, so it can lose no claim"
+        if not _differ(broken.spec, spec):
+            why = f", changed by {', '.join(changed)}," if changed else ""
+            problem = (
+                f"breaks nothing: its networks are some of those of the run{why} so it can lose no claim"
+            )
             raise Document.load(found.path).error(("controls", control, "set"), problem)
         if replication.rejects(control):
             replication.controls[control] = broken
     return replication
+
+
+def _differ(broken: Spec, spec: Spec) -> bool:
+    """Whether a control has networks that the run has not, other than by their seeds."""
+    rest, points = _networks(broken)
+    rest_of_run, points_of_run = _networks(spec)
+    return rest != rest_of_run or not points <= points_of_run
+
+
+def _networks(spec: Spec) -> tuple[dict[str, Any], set[str]]:
+    """What makes the networks of a spec but for their seeds: what all share, and each point of the sweep."""
+    resolved = spec.resolved()
+    rest = {name: value for name, value in resolved.items() if is_of_the_setting(name)}
+    rest["trainer"] = {k: v for k, v in rest["trainer"].items() if is_of_the_setting(f"trainer.{k}")}
+    for name in ("sweep", "model", "features"):
+        rest[name] = rest[name].get("class_path") if isinstance(rest[name], dict) else None
+    points = set()
+    for grid in spec.grids:
+        for values in itertools.product(*grid.factors.values()):
+            point = spec.factors(dict(zip(grid.factors, values, strict=True)))
+            own = grid.optimizer and grid.optimizer.model_dump()
+            points.add(json.dumps([grid.part, point, own], sort_keys=True, default=list))
+    return rest, points
 
 
 @one_thread()

@@ -193,9 +193,19 @@ BEFORE = {
         SPEC, "max_steps: 800", "max_steps: 800, stop_when_settled: true",
         "trainer.stop_when_settled: Autoencoder has no method settled()",
     ),
-    "a control of nothing": (SPEC, "weight_decay: 20.", "weight_decay: 1e-2", "decayed.set: changes nothing"),
+    "a control of nothing": (SPEC, "weight_decay: 20.", "weight_decay: 1e-2", "decayed.set: breaks nothing"),
     "a control of a title": (
-        SPEC, "optimizer.init_args.weight_decay: 20.", "title: Another", "decayed.set: changes nothing",
+        SPEC, "optimizer.init_args.weight_decay: 20.", "title: Another", "decayed.set: breaks nothing",
+    ),
+    "a control of fewer seeds": (
+        SPEC, "optimizer.init_args.weight_decay: 20.", "seeds: 2", "decayed.set: breaks nothing",
+    ),
+    "a control of a part of the sweep": (
+        SPEC, "optimizer.init_args.weight_decay: 20.", "sweep.0.density: .5", "decayed.set: breaks nothing",
+    ),
+    "a control of the way to train": (
+        SPEC, "optimizer.init_args.weight_decay: 20.", "trainer.compile: true, shard_size: 2",
+        "decayed.set: breaks nothing",
     ),
     "a claim in no profile": (
         CLAIMS, "statement: the", "profiles: [quick]\n    statement: the",
