@@ -101,11 +101,11 @@ def train_shard(
     Raises:
         InputError: if one network alone does not fit into memory.
     """
-    told = 0
+    counted = 0
 
     def count(network_steps: int) -> None:
-        nonlocal told
-        told += network_steps
+        nonlocal counted
+        counted += network_steps
         advance(network_steps)
 
     try:
@@ -117,7 +117,7 @@ def train_shard(
     gc.collect()
     if accelerator == "cuda":
         torch.cuda.empty_cache()
-    advance(-told)
+    advance(-counted)
     n = len(shard.rows)
     if n == 1:
         raise InputError(f"{spec.name}: out of memory with a single network: {_of(spec, shard.rows.iloc[0])}")
