@@ -466,9 +466,7 @@ def _why_constant(claim: Claim, code: ModuleType, table: pd.DataFrame, value: fl
     it compares where nothing differs: a function that gives the very end of a region, such as a lead of 0.
     """
     if claim.estimate.function and value in claim.region:
-        return (
-            f"every choice of seeds gives {value:.4g}, the end of the region: a constant where spread is due"
-        )
+        return f"every choice of seeds gives {value:.4g}, an end of the region: no spread where it is due"
     sweep = [*table.columns[: table.columns.get_loc("seed")]]
     measured = table.drop(columns=[*sweep, "seed"])
     groups = measured.groupby([table[name] for name in sweep], dropna=False) if sweep else measured

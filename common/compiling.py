@@ -172,6 +172,10 @@ def obstacle(device_type: str) -> str | None:
             "there is no folder where compiled code could be kept, none for temporary files can be written; "
             f"free space, or set {CACHE} and TMPDIR to folders that can be written"
         )
+    from torch._dynamo import config
+
+    if config.disable:
+        return "torch.compile is switched off in this process (TORCH_COMPILE_DISABLE); switch it on again"
     _quote_paths()
     return _why_no_compiler() if device_type == "cpu" else None
 

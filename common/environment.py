@@ -10,6 +10,8 @@ FOREIGN = re.compile(
     # launchers and schedulers set: SLURM, LSF, MPI, torchrun, Kubeflow, TPUs
     "(PL|LT|LIGHTNING|SLURM|LSB|LSF|JSM|OMPI|PMI|PMIX|TORCHELASTIC|KUBERNETES|MASTER|XLA|PT_XLA|XRT|TPU|COLAB)_.*"
     "|(.*_)?(RANK|WORLD_SIZE)"
+    # torch reads from these whether and how it compiles, but for where it keeps what it compiled
+    "|(TORCHDYNAMO|TORCH_DYNAMO|TORCH_COMPILE)_.*|TORCHINDUCTOR_(?!CACHE_DIR$|COMPILE_THREADS$).*"
 )
 """The names of these variables."""
 

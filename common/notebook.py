@@ -48,7 +48,8 @@ class Result:
         """A row per claim, by name: what was said, what came out, and the verdict.
 
         `low` and `high` are the interval of `value`, `region_low` and `region_high` the region that counts as
-        reproduced; `investigated` is what was found out of a claim that was not reproduced, else None.
+        reproduced; `investigated` is what was found out of a claim that was not reproduced, else None. With
+        `overrides` of more than seeds no verdict is one on the paper, and claims without rows are left out.
         """
         outcomes = evaluate(self.replication.claims, self.replication.run.spec.code, self.table)
         rows = {
@@ -63,7 +64,7 @@ class Result:
                 "region_high": outcome.region[1],
                 "verdict": str(outcome.verdict),
                 "reason": outcome.reason,
-                "investigated": outcome.claim.investigated,
+                "investigated": None if self.replication.for_reference else outcome.claim.investigated,
             }
             for name, outcome in outcomes.items()
         }

@@ -18,6 +18,7 @@ import torch
 from lightning import Trainer
 from lightning.fabric.utilities import rank_zero
 
+from common import compiling
 from common.environment import FOREIGN, undisturbed
 from common.results import Run
 from common.training import Devices, train
@@ -63,7 +64,18 @@ def test_all_variables_that_lightning_reads_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["PATH", "HOME", "TMPDIR", "CXX", "RAY_ADDRESS", "FRANK", "PLACE", "WANDB_API_KEY", "PLATFORM"]
+    "name",
+    [
+        "PATH",
+        "HOME",
+        "TMPDIR",
+        "CXX",
+        "RAY_ADDRESS",
+        "FRANK",
+        "PLACE",
+        "WANDB_API_KEY",
+        "TORCHINDUCTOR_CACHE_DIR",
+    ],
 )
 def test_other_variables_stay(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "kept")
@@ -72,6 +84,26 @@ def test_other_variables_stay(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         assert os.environ[name] == "kept"
         assert "RANK" not in os.environ
     assert os.environ["RANK"] == "3"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE", "TORCHDYNAMO_SUPPRESS_ERRORS", "TORCHINDUCTOR_FREEZING"],
+)
+def test_how_torch_compiles_is_the_spec_s(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    with undisturbed():
+        assert name not in os.environ
+    assert os.environ[name] == "1"
+
+
+def test_that_compiling_is_switched_off_is_no_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiling.obstacle.cache_clear()
+    monkeypatch.setattr("torch._dynamo.config.disable", True)
+    why = compiling.obstacle("cpu")
+    compiling.obstacle.cache_clear()
+    assert why is not None
+    assert why.startswith("torch.compile is switched off in this process")
 
 
 @pytest.fixture
