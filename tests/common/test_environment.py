@@ -97,10 +97,10 @@ def test_how_torch_compiles_is_the_spec_s(name: str, monkeypatch: pytest.MonkeyP
     assert os.environ[name] == "1"
 
 
-def test_that_compiling_is_switched_off_is_no_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_that_compiling_is_switched_off_is_no_compiling() -> None:
     compiling.obstacle.cache_clear()
-    monkeypatch.setattr("torch._dynamo.config.disable", True)
-    why = compiling.obstacle("cpu")
+    with torch._dynamo.config.patch(disable=True):
+        why = compiling.obstacle("cpu")
     compiling.obstacle.cache_clear()
     assert why is not None
     assert why.startswith("torch.compile is switched off in this process")
