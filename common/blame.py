@@ -1,11 +1,13 @@
 """Faults in the code that a replication brings, told in one line with the file and line of that code."""
 
 import inspect
+import os
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from common.document import InputError, one_line
 
@@ -27,7 +29,8 @@ def blamed(what: str, at: str | None = None, after: str = "") -> Iterator[None]:
         InputError: for a fault.
     """
     try:
-        yield
+        with staying():
+            yield
     except (InputError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
@@ -35,6 +38,23 @@ def blamed(what: str, at: str | None = None, after: str = "") -> Iterator[None]:
         if place is None:
             raise
         raise InputError(f"{place}: {what} failed: {told(error)}{after}") from error
+
+
+@contextmanager
+def staying() -> Iterator[None]:
+    """Let code that would end the process at once, by `os._exit`, raise SystemExit instead."""
+    end, process = os._exit, os.getpid()
+
+    def leave(status: int) -> NoReturn:
+        if os.getpid() == process:
+            raise SystemExit(status)
+        end(status)  # a process that was forked here ends so
+
+    os._exit = leave
+    try:
+        yield
+    finally:
+        os._exit = end
 
 
 def blame(error: BaseException) -> str | None:

@@ -577,7 +577,8 @@ def _outcome(name: str, claim: Claim, values: list[float], own: Interval, *, agr
     verdict, more = judge(interval, region), None
     if agrees and math.isinf(own[0]):
         more = AGREEING - len(samples)
-        reason = f"all {len(samples)} seeds give {value:.4g}, which says little of others; {more} more would decide"
+        few = f"all {len(samples)} seeds give {value:.4g}, which says little of others"
+        reason = f"{few}; {more} more would decide"
         return Outcome(name, claim, value, *interval, region, samples, verdict, more, reason)
     if verdict is Verdict.INCONCLUSIVE:
         more = more_seeds(value, own, len(samples), published, region)

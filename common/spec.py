@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, create_model, model_validator
 from torch.optim.lr_scheduler import LRScheduler
 
-from common.blame import blame, told
+from common.blame import blame, staying, told
 from common.computed import Computed
 from common.document import Document, InputError, Place, Strict, nearest, one_line
 from common.ensemble import Ensemble
@@ -720,7 +720,8 @@ def _module(document: Document, place: Place, name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise document.error(place, f"{name!r} is not the dotted name of a module")
     try:
-        module = importlib.import_module(name)
+        with staying():
+            module = importlib.import_module(name)
     except (InputError, KeyboardInterrupt):
         raise
     except BaseException as error:  # SystemExit too: a module that ends the program has not been imported

@@ -1,5 +1,6 @@
 """Faults in users' code are one line with its file and line, known before training where they can be."""
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from common.blame import blame, blamed, told
+from common.blame import blame, blamed, staying, told
 from common.cli import main
 from common.document import InputError
 
@@ -51,6 +52,7 @@ EXITS = [
     "raise SystemExit",
     "exit(0)",
     "quit()",
+    "import os; os._exit(0)",
     "raise BaseException('odd')",
     "raise StopIteration",
 ]
@@ -324,6 +326,13 @@ def test_whose_fault_it_is(tmp_path: Path) -> None:
 def test_interrupts_and_input_errors_pass(error: type[BaseException]) -> None:
     with pytest.raises(error), blamed("it", at="somewhere"):
         raise error
+
+
+def test_a_forked_process_still_ends_at_once() -> None:
+    with staying():
+        if (child := os.fork()) == 0:
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_what_an_error_says_is_one_line_and_not_pages() -> None:
