@@ -3,6 +3,7 @@
 import inspect
 import os
 import sysconfig
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,12 +44,12 @@ def blamed(what: str, at: str | None = None, after: str = "") -> Iterator[None]:
 @contextmanager
 def staying() -> Iterator[None]:
     """Let code that would end the process at once, by `os._exit`, raise SystemExit instead."""
-    end, process = os._exit, os.getpid()
+    end, here = os._exit, (os.getpid(), threading.get_ident())
 
     def leave(status: int) -> NoReturn:
-        if os.getpid() == process:
+        if (os.getpid(), threading.get_ident()) == here:
             raise SystemExit(status)
-        end(status)  # a process that was forked here ends so
+        end(status)  # a process that was forked here ends so, and a worker whose command has ended
 
     os._exit = leave
     try:

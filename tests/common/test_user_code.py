@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -326,6 +327,16 @@ def test_whose_fault_it_is(tmp_path: Path) -> None:
 def test_interrupts_and_input_errors_pass(error: type[BaseException]) -> None:
     with pytest.raises(error), blamed("it", at="somewhere"):
         raise error
+
+
+def test_another_thread_may_end_the_process() -> None:
+    """As a worker's does, whose command was killed."""
+    with staying():
+        if (child := os.fork()) == 0:
+            with staying():
+                threading.Thread(target=lambda: os._exit(7)).start()
+                time.sleep(60)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_a_forked_process_still_ends_at_once() -> None:
