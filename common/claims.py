@@ -38,9 +38,6 @@ Z = 1.959964
 MOST_SEEDS = 1_000_000
 """More seeds than anyone trains: a claim that they would not decide is one that no number decides."""
 
-LEVEL = 0.95
-"""Of all intervals."""
-
 AGREEING = 6
 """So many seeds must agree before most of all can be said to: from six on, the exact binomial interval of the
 share of seeds with this outcome lies above 1/2, as .025^(1/6) = .54 (Clopper & Pearson 1934)."""
@@ -584,7 +581,7 @@ def _outcome(name: str, claim: Claim, values: list[float], own: Interval, *, agr
         more = more_seeds(value, own, len(samples), published, region)
     reason = _reason(value, interval, region, verdict, more)
     if agrees:
-        share = ((1 - LEVEL) / 2) ** (1 / len(samples))
+        share = 0.025 ** (1 / len(samples))
         reason += f"; all {len(samples)} seeds agree, so more than {share:.0%} of all would"
     return Outcome(name, claim, value, *interval, region, samples, verdict, more, reason)
 
