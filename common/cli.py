@@ -530,17 +530,23 @@ def _record(options: argparse.Namespace, root: Path, console: Terminal) -> int:
 
 
 def readmes(root: Path) -> dict[Path, str]:
-    """The READMEs that there are, with the claims as recorded: counts in the suite's, each in its paper's.
+    """The READMEs that there are, with the claims as recorded: counts in the suite's, all in their paper's.
 
     Raises:
         InputError: if one cannot be read.
     """
     specs = find_specs(root)
     stored = {name: records.load(found.record) for name, found in specs.items()}
-    lines = {root / "README.md": report.summary(stored)}
+    titles = {key: paper.title for key, paper in load_papers(root).items()}
+    answers: dict[str, report.Answer] = {}
+    lines: dict[Path, list[str]] = {}
     for name, found in specs.items():
-        path = found.path.with_name("README.md")
-        lines.setdefault(path, []).extend(report.claims_table(name, claims_of(found), stored[name]))
+        folder, claims = found.path.parent, claims_of(found)
+        key = load_fields(found.path).paper
+        answer = answers.setdefault(folder.name, report.Answer(folder.name, titles.get(key, key), []))
+        answer.add(claims, stored[name])
+        lines.setdefault(folder / "README.md", []).extend(report.claims_table(name, claims, stored[name]))
+    lines[root / "README.md"] = report.summary(answers.values())
     return {path: report.with_claims(_text(path), claims) for path, claims in lines.items() if path.exists()}
 
 

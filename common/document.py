@@ -22,9 +22,12 @@ class InputError(ValueError):
 
 
 class Strict(BaseModel):
-    """A part of a document: unknown keys and values of another type are refused."""
+    """A part of a document: unknown keys and values of another type are refused.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    The docstrings of its fields are their descriptions in JSON schemas and in the documentation.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
 class Loader(yaml.SafeLoader):
