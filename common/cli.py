@@ -538,15 +538,15 @@ def readmes(root: Path) -> dict[Path, str]:
     specs = find_specs(root)
     stored = {name: records.load(found.record) for name, found in specs.items()}
     titles = {key: paper.title for key, paper in load_papers(root).items()}
-    answers: dict[str, report.Answer] = {}
+    papers: dict[str, report.PaperClaims] = {}
     lines: dict[Path, list[str]] = {}
     for name, found in specs.items():
         folder, claims = found.path.parent, claims_of(found)
         key = load_fields(found.path).paper
-        answer = answers.setdefault(folder.name, report.Answer(folder.name, titles.get(key, key), []))
-        answer.add(claims, stored[name])
+        paper = papers.setdefault(folder.name, report.PaperClaims(folder.name, titles.get(key, key), []))
+        paper.add(claims, stored[name])
         lines.setdefault(folder / "README.md", []).extend(report.claims_table(name, claims, stored[name]))
-    lines[root / "README.md"] = report.summary(answers.values())
+    lines[root / "README.md"] = report.summary(papers.values())
     return {path: report.with_claims(_text(path), claims) for path, claims in lines.items() if path.exists()}
 
 

@@ -135,7 +135,7 @@ def verdict_counts(records: Mapping[str, Record]) -> dict[Verdict, int]:
     return {verdict: sum(claim.verdict is verdict for claim in recorded) for verdict in Verdict}
 
 
-class Answer(NamedTuple):
+class PaperClaims(NamedTuple):
     """The claims of one paper's folder, and their verdicts in the full profile's records."""
 
     folder: str
@@ -181,9 +181,9 @@ def _counted(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-def summary(answers: Iterable[Answer]) -> list[str]:
+def summary(papers: Iterable[PaperClaims]) -> list[str]:
     """What became of each paper's claims, as lines of Markdown: a list with a sentence each."""
-    return [*(f"- {answer.sentence()}" for answer in answers), ""]
+    return [*(f"- {paper.sentence()}" for paper in papers), ""]
 
 
 def with_claims(readme: str, lines: list[str]) -> str:
