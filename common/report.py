@@ -172,7 +172,7 @@ def _fates(verdicts: Sequence[Verdict | None]) -> str:
     }
     counts = {verdict: n for verdict in said if (n := sum(one is verdict for one in verdicts))}
     if len(counts) == 1 and len(verdicts) > 1:
-        return f"all {said[verdicts[0]][1]}"
+        return "none was reproduced" if Verdict.NOT_REPRODUCED in counts else f"all {said[verdicts[0]][1]}"
     *first, last = [f"{n} {said[verdict][n != 1]}" for verdict, n in counts.items()]
     return f"{', '.join(first)} and {last}" if first else last
 

@@ -124,7 +124,7 @@ def test_a_paper_s_own_statements_are_counted_apart() -> None:
     yes, no, open_, invalid = Verdict
     assert sentence([yes, no, yes, open_], [no, no]) == (
         "of its own 4 statements, 2 were reproduced, 1 was not and 1 is inconclusive; "
-        "of 2 claims derived here, all were not."
+        "of 2 claims derived here, none was reproduced."
     )
     assert sentence([yes], []) == "of its own 1 statement, 1 was reproduced."
     assert sentence([], [yes, yes, invalid, None, None]) == (
