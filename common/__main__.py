@@ -3,27 +3,27 @@
 import os
 import sys
 
-from common import streams, system
-from common.environment import undisturbed
-from common.text import line
+from common.system import machine, streams
+from common.system.environment import undisturbed
+from common.system.text import line
 
 
 def main() -> int:
     """Run `replicate` with the command line's arguments; the exit code, see `common.cli.main`."""
-    os.environ.update(system.drawing_to_files())  # before anything imports matplotlib
+    os.environ.update(machine.drawing_to_files())  # before anything imports matplotlib
     with streams.guarded(), undisturbed():  # of the environment Lightning reads some when it is imported
         try:
             import fcntl  # noqa: F401  # Windows has none
         except ImportError:
-            print(f"replicate: {system.UNSUPPORTED}", file=sys.stderr)
+            print(f"replicate: {machine.UNSUPPORTED}", file=sys.stderr)
             return 2
         try:
-            from common import compiling
+            from common.system import compiling
 
             if note := compiling.prepare():
                 print(line(f"replicate: {note}"), file=sys.stderr)
             if "run" in sys.argv:
-                from common import workers
+                from common.runs import workers
 
                 workers.prepare_early()
             from common import cli  # what it imports takes seconds

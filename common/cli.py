@@ -18,17 +18,21 @@ from typing import Any, NoReturn
 from rich.table import Table
 from rich.text import Text
 
-from common import answer, report, streams, workers
-from common import record as records
-from common.answer import NotRun
-from common.bench import Bench, bench
-from common.blame import blame, told
-from common.ceiling import Machine
-from common.claims import Verdict
-from common.cluster import cluster
-from common.document import InputError, one_line, parse_value
-from common.files import given_path, write
-from common.find import (
+from common.errors import InputError, blame, one_line, told
+from common.reports import schema, tables
+from common.reports.compare import compare
+from common.reports.schema import NotRun
+from common.reports.write import Fresh, draw_figures, publish
+from common.runs import workers
+from common.runs.cluster import cluster
+from common.runs.parts import Part, train_part
+from common.runs.progress import shown
+from common.runs.shard import tell_of_diverged
+from common.runs.store import Run
+from common.runs.training import Devices, Place, missing, network_steps, train
+from common.specs.document import parse_value
+from common.specs.fields import load_fields, n_networks
+from common.specs.find import (
     Found,
     announce,
     find_all,
@@ -38,22 +42,22 @@ from common.find import (
     find_specs,
     results_folder,
 )
-from common.fit import tell_of_diverged
-from common.git import committed
-from common.new import make
-from common.papers import load_citations, load_papers
-from common.parts import Part, train_part
-from common.progress import shown
-from common.publish import Fresh, draw_figures, publish, schema
-from common.rehearsal import rehearse
-from common.replication import Replication, claims_of, count_claims, judge, judge_all, load_replication
-from common.results import Run
-from common.scaling import scaling
-from common.spec import Spec, load_fields, n_networks
-from common.sweep import shards
-from common.terminal import Terminal
-from common.text import visible
-from common.training import Devices, Place, missing, network_steps, train
+from common.specs.new import make
+from common.specs.papers import load_citations, load_papers
+from common.specs.spec import Spec
+from common.specs.sweep import shards
+from common.speed.bench import Bench, bench
+from common.speed.ceiling import Machine
+from common.speed.scaling import scaling
+from common.system import streams
+from common.system.files import given_path, write
+from common.system.git import committed
+from common.system.terminal import Terminal
+from common.system.text import visible
+from common.verdicts import record as records
+from common.verdicts.claims import Verdict
+from common.verdicts.judge import Replication, claims_of, count_claims, judge, judge_all, load_replication
+from common.verdicts.rehearsal import rehearse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -181,10 +185,12 @@ def _parser() -> argparse.ArgumentParser:
         help="store the weights of these networks too, as in 'seed == 0 and density > .5'; all for all",
     )  # fmt: skip
     trained["run"].add_argument(
-        "--shard", metavar="I/N",
-        help="train only part I of N parts of the work, I from 1 to N, and judge nothing; without --shard "
+        "--part", metavar="I/N",
+        help="train only part I of N parts of the work, I from 1 to N, and judge nothing; without --part "
         "a run then judges what all parts have stored in one folder",
     )  # fmt: skip
+    # what it was called before
+    trained["run"].add_argument("--shard", dest="part", help=argparse.SUPPRESS)
     trained["run"].add_argument("--on", choices=["ray"], help="train on a Ray cluster")
     trained["run"].add_argument(
         "--address", help="of the Ray cluster (default: RAY_ADDRESS, else one on this machine for this run)"
@@ -197,11 +203,11 @@ def _parser() -> argparse.ArgumentParser:
         help="where results are stored (default: ROOT/results, here if ROOT is installed)",
     )
     reports.add_argument("--to", type=_path, help="the folder to write into (default: OUT/report)")
-    reports.add_argument("--schema", action="store_true", help="print the JSON schema of report.json instead")
+    reports.add_argument("--schema", action="store_true", help="print the JSON schema of tables.json instead")
     compares = add("compare", _compare, "say in what two reports differ", names=False)
     for name in ("a", "b"):
         compares.add_argument(
-            name, type=_path, metavar=f"RUN_{name.upper()}", help="a report.json, or its folder"
+            name, type=_path, metavar=f"RUN_{name.upper()}", help="a tables.json, or its folder"
         )
     add("cite", _cite, "print the papers behind the replications, as BibTeX")
     for sub in (trained["run"], benches):
@@ -289,7 +295,7 @@ def _place(options: argparse.Namespace, replications: list[Replication]) -> Abst
 
 
 def _run(options: argparse.Namespace, root: Path, console: Terminal) -> int:
-    part = None if options.shard is None else Part.parse(options.shard)
+    part = None if options.part is None else Part.parse(options.part)
     replications = _replications(options, root)
     chosen = _place(options, replications)
     for replication in replications:
@@ -342,7 +348,7 @@ def _tell_of_part(part: Part, runs: list[Run], console: Terminal) -> int:
     left, whole = sum(len(missing(run)) for run in runs), sum(len(shards(run.spec)) for run in runs)
     console.print(
         f"part {part} is stored; {left} of {whole} shards of the sweep are missing"
-        + ("" if left else ": the same command without --shard judges them"),
+        + ("" if left else ": the same command without --part judges them"),
     )
     return 0
 
@@ -383,8 +389,8 @@ def _tell(
         title = f"{replication.name}, {options.profile}"
         if replication.for_reference:
             title += ", changed: for reference only, no verdict is one on the paper"
-        console.print(report.table(title, judged.outcomes, judged.changes))
-        for line in report.remarks(judged.outcomes, is_explained=not replication.for_reference):
+        console.print(tables.table(title, judged.outcomes, judged.changes))
+        for line in tables.remarks(judged.outcomes, is_explained=not replication.for_reference):
             console.print(f"- {line}")
         if replication.not_asked:
             names = ", ".join(replication.not_asked)
@@ -473,7 +479,7 @@ def _commands(options: argparse.Namespace, replications: list[Replication]) -> d
 
 def _report(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     if options.schema:
-        console.verbatim(schema())
+        console.verbatim(schema.json_schema())
         return 0
     within = options.to or options.out or results_folder(root)
     to = options.to or within / "report"
@@ -489,7 +495,7 @@ def _report(options: argparse.Namespace, root: Path, console: Terminal) -> int:
 
 
 def _compare(options: argparse.Namespace, root: Path, console: Terminal) -> int:
-    lines = list(answer.compare(answer.load(options.a), answer.load(options.b)))
+    lines = list(compare(schema.load(options.a), schema.load(options.b)))
     for line in lines:
         console.print(line)
     if not lines:
@@ -538,16 +544,16 @@ def readmes(root: Path) -> dict[Path, str]:
     specs = find_specs(root)
     stored = {name: records.load(found.record) for name, found in specs.items()}
     titles = {key: paper.title for key, paper in load_papers(root).items()}
-    papers: dict[str, report.PaperClaims] = {}
+    papers: dict[str, tables.PaperClaims] = {}
     lines: dict[Path, list[str]] = {}
     for name, found in specs.items():
         folder, claims = found.path.parent, claims_of(found)
         key = load_fields(found.path).paper
-        paper = papers.setdefault(folder.name, report.PaperClaims(folder.name, titles.get(key, key), []))
+        paper = papers.setdefault(folder.name, tables.PaperClaims(folder.name, titles.get(key, key), []))
         paper.add(claims, stored[name])
-        lines.setdefault(folder / "README.md", []).extend(report.claims_table(name, claims, stored[name]))
-    lines[root / "README.md"] = report.summary(papers.values())
-    return {path: report.with_claims(_text(path), claims) for path, claims in lines.items() if path.exists()}
+        lines.setdefault(folder / "README.md", []).extend(tables.claims_table(name, claims, stored[name]))
+    lines[root / "README.md"] = tables.summary(papers.values())
+    return {path: tables.with_claims(_text(path), claims) for path, claims in lines.items() if path.exists()}
 
 
 def _text(path: Path) -> str:

@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from common import compiling
 from common.features import Blocks, Draws, Features, generator
+from common.system import compiling
 
 NUMERICS = 1
 """Raised whenever a change here or in `features` changes the bits of results; part of every result's hash."""

@@ -9,17 +9,17 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from common import report
-from common.claims import draw, evaluate
-from common.document import InputError, one_line
 from common.ensemble import Ensemble
-from common.files import given_path
-from common.find import announce, find_root, find_spec
-from common.fit import build
-from common.rehearsal import rehearse
-from common.replication import Replication, load_replication
-from common.sweep import choose, shards
-from common.training import Devices, missing, train
+from common.errors import InputError, one_line
+from common.reports import tables
+from common.runs.shard import build
+from common.runs.training import Devices, missing, train
+from common.specs.find import announce, find_root, find_spec
+from common.specs.sweep import choose, shards
+from common.system.files import given_path
+from common.verdicts.evaluate import draw, evaluate
+from common.verdicts.judge import Replication, load_replication
+from common.verdicts.rehearsal import rehearse
 
 
 class Result:
@@ -56,7 +56,7 @@ class Result:
             name: {
                 "statement": one_line(outcome.claim.statement),
                 "kind": outcome.claim.kind,
-                "said": report.said(outcome.claim),
+                "said": tables.said(outcome.claim),
                 "value": outcome.value,
                 "low": outcome.low,
                 "high": outcome.high,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from common.record import Change
-    from common.replication import Replication
+    from common.verdicts.judge import Replication
+    from common.verdicts.record import Change
 
 
 class NotAsRecordedError(Exception):
@@ -38,10 +38,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Collect from the replications where the command line names no place."""
     if config.getoption("replications"):
-        from common import compiling
-        from common.document import InputError
-        from common.find import find_own, find_root
-        from common.text import line
+        from common.errors import InputError
+        from common.specs.find import find_own, find_root
+        from common.system import compiling
+        from common.system.text import line
 
         if note := compiling.prepare():
             config.issue_config_time_warning(UserWarning(note), stacklevel=2)
@@ -71,7 +71,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     """The tests of one spec."""
     if not parent.config.getoption("replications") or file_path.suffix != ".yaml":
         return None
-    from common.find import find_specs
+    from common.specs.find import find_specs
 
     for name, found in find_specs(parent.config.stash[_ROOT]).items():
         if found.path.resolve() == file_path.resolve():
@@ -84,8 +84,8 @@ class _Spec(pytest.File):
     """One replication: its tests share its training and judging."""
 
     def collect(self) -> Iterable[pytest.Item]:
-        from common import record
-        from common.text import line
+        from common.system.text import line
+        from common.verdicts import record
 
         self.replication = self._load()
         stored = record.load(self.replication.found.record).get(self.config.getoption("replications_profile"))
@@ -96,7 +96,7 @@ class _Spec(pytest.File):
             yield _Test.from_parent(self, name=f"control:{control}", about=f"{control}: ")
 
     def _load(self) -> "Replication":
-        from common.replication import load_replication
+        from common.verdicts.judge import load_replication
 
         config = self.config
         return load_replication(
@@ -106,9 +106,9 @@ class _Spec(pytest.File):
 
     def setup(self) -> None:
         """Train what is missing, and judge."""
-        from common.rehearsal import rehearse
-        from common.replication import count_claims, judge
-        from common.training import Devices, missing, train
+        from common.runs.training import Devices, missing, train
+        from common.verdicts.judge import count_claims, judge
+        from common.verdicts.rehearsal import rehearse
 
         root, stash = self.config.stash[_ROOT], self.config.stash
         if _CLAIMS not in stash:
@@ -122,8 +122,8 @@ class _Spec(pytest.File):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """A mistake in spec or claims in one line."""
-        from common.document import InputError
-        from common.text import line
+        from common.errors import InputError
+        from common.system.text import line
 
         known = isinstance(excinfo.value, InputError)
         return line(str(excinfo.value)) if known else super().repr_failure(excinfo)
@@ -149,7 +149,7 @@ class _Test(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The lines that `replicate check` would print."""
-        from common.text import visible
+        from common.system.text import visible
 
         known = isinstance(excinfo.value, NotAsRecordedError)
         return visible(str(excinfo.value)) if known else super().repr_failure(excinfo, style)

@@ -3,6 +3,9 @@
 `python -m docs.keys` writes both; a test compares what is stored with what would be written.
 """
 
+import ast
+import inspect
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -11,8 +14,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from common.claims import PARTS, ClaimsFile
-from common.spec import Fields, Range
+from common.specs.document import Strict
+from common.specs.fields import Fields, Range
+from common.verdicts.claims import PARTS, ClaimsFile
 
 Schema = dict[str, Any]
 
@@ -129,9 +133,28 @@ def pages() -> dict[Path, str]:
 
 
 def _schema(model: type[BaseModel]) -> Schema:
-    """The schema of a model as editors read it, which know draft 7, and show its descriptions."""
-    tidied: Schema = _tidy(model.model_json_schema())
+    """The schema of a model as editors read it, which know draft 7, with what its docstrings say."""
+    schema = model.model_json_schema()
+    models = {one.__name__: one for one in Strict.__subclasses__()}
+    for name, part in {model.__name__: schema, **schema.get("$defs", {})}.items():
+        for field, text in _docstrings(models[name]).items():
+            key = models[name].model_fields[field].alias or field
+            part["properties"][key]["description"] = text
+    tidied: Schema = _tidy(schema)
     return {"$schema": "http://json-schema.org/draft-07/schema#", **tidied}
+
+
+def _docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """The docstrings of a model's fields. Pydantic could read them too, but would at every start."""
+    (body,) = (
+        node.body for node in ast.parse(inspect.getsource(model)).body if isinstance(node, ast.ClassDef)
+    )
+    return {
+        field.target.id: str(text.value.value)
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
 
 
 def _tidy(value: Any, is_of_names: bool = False) -> Any:

@@ -12,8 +12,8 @@ import torch
 
 from common import ensemble
 from common.cli import main
-from common.document import nearest, parse_value
-from common.spec import Spec, load_spec
+from common.specs.document import nearest, parse_value
+from common.specs.spec import Spec, load_spec
 
 # as in training: several threads on such small tensors wait for each other, minutes when the machine is busy
 torch.set_num_threads(1)

@@ -2,11 +2,11 @@
 
 import sys
 
-from common import fit
 from common.__main__ import main
+from common.runs import shard
 
 # also in workers, which import this module too
-fit.PARTIAL_S, fit.PARTIAL_SHARE = 0.1, 1.0
+shard.PARTIAL_S, shard.PARTIAL_SHARE = 0.1, 1.0
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,7 +17,7 @@ import yaml
 from jsonschema import Draft7Validator
 from markdown_it import MarkdownIt
 
-from common.document import Document
+from common.specs.document import Document
 from docs import keys
 from tests.conftest import ROOT
 

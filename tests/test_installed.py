@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from common import answer
 from common.cli import main
+from common.reports import schema
 from tests.conftest import ROOT, git
 
 NAME = "polysemanticity_definitions/definitions"
@@ -130,7 +130,7 @@ def test_an_installed_suite_runs_as_its_checkout_does(python: Path, tmp_path: Pa
     reports = [tmp_path / "own/report", here / "results/report"]
     compared = replicate("compare", *map(str, reports))
     assert (compared.returncode, compared.stdout) == (0, "The same verdicts and values.\n")
-    ((own,), (theirs,)) = (answer.load(report).replications for report in reports)
+    ((own,), (theirs,)) = (schema.load(report).replications for report in reports)
     assert own.run.hash == theirs.run.hash
     assert theirs.commit == "unknown"
 

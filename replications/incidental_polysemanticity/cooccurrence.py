@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
-from common.claims import fraction_interval, jackknife
+from common.statistics import fraction_interval, jackknife
 from common.style import BLUE, GREY, INK, NORMAL, SMALL, short
 from replications.incidental_polysemanticity.winners import share
 

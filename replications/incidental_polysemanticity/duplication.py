@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.claims import fraction_interval
+from common.statistics import fraction_interval
 from common.style import BLUE, INK, NORMAL, RED, SMALL
 from replications.incidental_polysemanticity import winners
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from common.claims import t_quantile
+from common.statistics import t_quantile
 from common.style import BLUE, INK, NORMAL, RED, SMALL
 
 Array = NDArray[np.float64]

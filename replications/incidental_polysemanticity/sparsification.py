@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy.integrate import cumulative_trapezoid
 from scipy.special import ndtr
 
-from common.claims import t_quantile
+from common.statistics import t_quantile
 from common.style import BLUE, INK, NORMAL, ORANGE, POINT, SMALL
 from replications.incidental_polysemanticity.sparsification_model import TIMES, Array
 

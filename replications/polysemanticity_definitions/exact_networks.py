@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.claims import Interval, fraction_interval
+from common.statistics import Interval, fraction_interval
 from common.style import BLUE, INK, NORMAL, ORANGE, RED, SMALL, short
 from replications.polysemanticity_definitions.exact_networks_model import INPUTS_READ, RESPONDS
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import binom, chi2
 
-from common.claims import jackknife, wilson
+from common.statistics import jackknife, wilson
 from common.style import BLUE, GREY, INK, NORMAL, ORANGE, RED, SMALL
 from replications.polysemanticity_definitions.exact_statements_model import (
     EPSILON,

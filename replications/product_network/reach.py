@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from common.claims import fraction_interval
+from common.statistics import fraction_interval
 from common.style import BLUE, GREY, INK, NORMAL, ORANGE, SMALL, short
 from replications.product_network.population import ERROR
 from replications.product_network.theory import (

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
-from common.claims import fraction_interval, jackknife
+from common.statistics import fraction_interval, jackknife
 from common.style import BLUE, GREY, INK, NORMAL, ORANGE, RED, SMALL, short
 from replications.toy_models_of_superposition import plane
 from replications.toy_models_of_superposition.plane import Array, Flags

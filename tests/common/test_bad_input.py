@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.cli import main
-from common.new import make
 from common.notebook import result
+from common.specs.new import make
 from tests.conftest import ROOT
 
 NAME = "example/projection"

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from common import answer, record
-from common.claims import Verdict
 from common.cli import main
+from common.reports import schema
+from common.verdicts import record
+from common.verdicts.claims import Verdict
 from tests.conftest import ROOT, commit_all
 
 NAME = "example/projection"
@@ -41,9 +42,9 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
     # the report of this run, as it was written, and once more on what is stored
     written = example / "results/report"
     assert sorted(path.name for path in written.iterdir()) == [
-        "badge.json", "junit.xml", "parts", "report.html", "report.json", "report.schema.json",
+        "badge.json", "junit.xml", "report.html", "report.json", "report.schema.json", "sections",
     ]  # fmt: skip
-    found = answer.load(written)
+    found = schema.load(written)
     (only,) = found.replications
     assert (found.profile, found.as_recorded, found.not_run) == ("full", True, [])
     assert (only.name, only.command) == (NAME, f"replicate run {NAME} --profile full")
@@ -52,7 +53,7 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
     assert only.record is not None
     assert "The squared norm of each network" in (written / "report.html").read_text(encoding="utf-8")
     assert replicate(example, "report", "--to", str(example / "again")) == 0
-    assert answer.load(example / "again").replications == found.replications
+    assert schema.load(example / "again").replications == found.replications
     assert replicate(example, "compare", str(written), str(example / "again" / "report.json")) == 0
     capsys.readouterr()
     assert replicate(example, "report", "--schema") == 0
@@ -64,7 +65,7 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
     path.write_text(stored.replace("squared_norm:", "vanished:"), encoding="utf-8")
     assert replicate(example, "check", NAME) == 1
     assert "vanished: it is in the record, but was not evaluated" in capsys.readouterr().out
-    assert answer.load(written).as_recorded is False
+    assert schema.load(written).as_recorded is False
     assert '<failure message="not as recorded: vanished' in (written / "junit.xml").read_text(
         encoding="utf-8"
     )
@@ -112,7 +113,7 @@ def test_a_changed_spec_is_not_compared_with_the_record(
     assert len(list(example.glob("results/example/projection/full/*"))) == 1
     # nor is it mixed with what was not changed
     assert not (example / "results/report/report.json").exists()
-    (only,) = answer.load(example / "results/report/changed").replications
+    (only,) = schema.load(example / "results/report/changed").replications
     assert only.command == f"replicate run {NAME} --profile full --set trainer.max_steps=2 --seeds 2"
     assert only.changes is None
 
@@ -127,22 +128,22 @@ def test_what_is_not_run_is_listed_and_what_is_not_judged_yet(
         (claims.parent / f"{name}.yaml").write_text(claims.read_text(encoding="utf-8"), encoding="utf-8")
     report = example / "results/report"
     replicate(example, "run", NAME, "--devices", "1")
-    assert [missing.name for missing in answer.load(report).not_run] == ["example/second", "example/third"]
+    assert [missing.name for missing in schema.load(report).not_run] == ["example/second", "example/third"]
     replicate(example, "run", "example/second", "--devices", "1")
     # the first one's part is that of the run before
-    assert [one.name for one in answer.load(report).replications] == [NAME, "example/second"]
+    assert [one.name for one in schema.load(report).replications] == [NAME, "example/second"]
     # it is not of use once the claims are others
     text = claims.read_text(encoding="utf-8")
     claims.write_text(text.replace("sum to 1", "sum to one"), encoding="utf-8")
     replicate(example, "run", "example/second", "--devices", "1")
-    assert [(one.name, one.why.split(";")[0]) for one in answer.load(report).not_run] == [
+    assert [(one.name, one.why.split(";")[0]) for one in schema.load(report).not_run] == [
         (NAME, "there are results, not judged by this code yet"),
         ("example/third", "full: never run"),
     ]
     capsys.readouterr()
     assert replicate(example, "report") == 0
     assert "not run: example/third: full: never run" in capsys.readouterr().out
-    found = answer.load(report)
+    found = schema.load(report)
     assert found.replications[0].claims[0].statement == "the squared weights sum to one"
     assert replicate(example, "report", "example/third", "--to", str(example / "none")) == 2
     assert "nothing to report: no replication has results in profile full" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Tests of common/ensemble.py: instances are independent, and the fast way is the plain way."""
+"""Tests of ensemble.py: instances are independent, and the fast way is the plain way."""
 
 import functools
 import warnings

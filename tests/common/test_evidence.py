@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from common import answer, files
 from common.cli import main
-from common.replication import load_replication
+from common.reports import schema
+from common.system import files
+from common.verdicts.judge import load_replication
 from tests.conftest import commit_all
 
 NAME = "example/projection"
@@ -133,7 +134,7 @@ def test_verdicts_of_a_changed_spec_are_for_reference_only(
     assert "example/projection, full, changed: for reference only, no verdict is one on the paper" in said
     assert "a reason that holds" not in said
     report = recorded / "results/report/changed"
-    (only,) = answer.load(report).replications
+    (only,) = schema.load(report).replications
     assert (only.for_reference, only.changes, only.claims[0].investigated) == (True, None, None)
     assert "for reference only" in (recorded / "results/report/changed/report.html").read_text(
         encoding="utf-8"
@@ -164,7 +165,7 @@ def test_claims_without_rows_in_a_changed_sweep_are_not_asked(
     said = capsys.readouterr().out
     assert "not asked, as the changed sweep has no networks for them: squared_norm" in said
     assert "control decayed" not in said  # it must lose that claim only
-    (only,) = answer.load(recorded / "results/report/changed").replications
+    (only,) = schema.load(recorded / "results/report/changed").replications
     assert ([claim.name for claim in only.claims], only.not_asked) == (["other_density"], ["squared_norm"])
     assert replicate(recorded, "run", NAME, "--set", "sweep=[{density: .75}]") == 2
     assert "claims: nothing to judge: all have no rows in the changed sweep" in capsys.readouterr().err
@@ -252,7 +253,7 @@ def test_whether_a_run_was_compiled_is_in_manifest_and_report(recorded: Path) ->
     (manifest,) = recorded.glob("results/example/projection/quick/*/manifest.json")
     kept = json.loads(manifest.read_text(encoding="utf-8"))
     assert (kept["shards"], kept["compiled_shards"]) == (1, 0)  # its spec says so
-    (only,) = answer.load(recorded / "results/report").replications
+    (only,) = schema.load(recorded / "results/report").replications
     assert (only.run.shards, only.run.compiled_shards) == (1, 0)
     assert "<dt>Compiled</dt><dd>no</dd>" in (recorded / "results/report/report.html").read_text(
         encoding="utf-8"

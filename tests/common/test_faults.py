@@ -20,16 +20,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import __main__, ensemble, fit, training, workers
+from common import __main__, ensemble
 from common.cli import main
-from common.document import InputError
 from common.ensemble import Ensemble
+from common.errors import InputError
 from common.features import Draws, Independent
-from common.results import Run
-from common.spec import Spec
-from common.sweep import Shard, shards
-from common.training import Devices, Progress, train, work
-from common.workers import CONTEXT
+from common.runs import shard as one_shard
+from common.runs import training, workers
+from common.runs.store import Run
+from common.runs.training import Devices, Progress, train, work
+from common.runs.workers import CONTEXT
+from common.specs.spec import Spec
+from common.specs.sweep import Shard, shards
 from replications.toy_models_of_superposition.model import ToyModel
 from tests.conftest import ROOT, SETTLING
 
@@ -94,8 +96,8 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run, int], None]:
                 raise ArithmeticError
 
         with monkeypatch.context() as patch:
-            patch.setattr(fit, "PARTIAL_S", 0.0)
-            patch.setattr(fit, "PARTIAL_SHARE", np.inf)
+            patch.setattr(one_shard, "PARTIAL_S", 0.0)
+            patch.setattr(one_shard, "PARTIAL_SHARE", np.inf)
             patch.setattr(ensemble, "BLOCK_STEPS", 1)  # a checkpoint may come between any two steps
             patch.setattr(Run, "write_partial", write_and_stop)
             with pytest.raises(InputError, match="ArithmeticError"):
@@ -143,7 +145,10 @@ def test_short_shards_write_no_checkpoint(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Run, "write_partial", None)
-    monkeypatch.setattr(fit, "time", SimpleNamespace(monotonic=lambda: 0.0))  # however slow the machine is
+    # however slow the machine is
+    monkeypatch.setattr(
+        one_shard, "time", SimpleNamespace(monotonic=lambda: 0.0)
+    )  # however slow the machine is
     trained(Run(small(), tmp_path))
 
 
@@ -174,7 +179,7 @@ def test_a_model_that_may_not_be_resumed_exactly_writes_no_checkpoint(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = f"{{class_path: {__name__}.Remembers, init_args: {{n_hidden: 1}}}}"
-    monkeypatch.setattr(fit, "PARTIAL_S", 0.0)
+    monkeypatch.setattr(one_shard, "PARTIAL_S", 0.0)
     monkeypatch.setattr(Run, "write_partial", None)
     trained(Run(small(**FEW, model=model), tmp_path))
 
@@ -465,7 +470,7 @@ def test_a_full_file_system(small: Any, tmp_path: Path) -> None:
 def test_where_one_cannot_write_nothing_is_trained(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit, "train_shard", None)
+    monkeypatch.setattr(one_shard, "train_shard", None)
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match=r"file/nobody/small/full/\w+: cannot be written: Not a directory"):
         train([Run(small(**FEW), tmp_path / "file")], ONE)
@@ -528,7 +533,7 @@ def test_without_locks_it_goes_on(small: Any, tmp_path: Path, monkeypatch: pytes
     def unsupported(*arguments: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("common.results.fcntl.flock", unsupported)
+    monkeypatch.setattr("common.runs.store.fcntl.flock", unsupported)
     assert len(trained(Run(small(**FEW), tmp_path))) == 18
 
 

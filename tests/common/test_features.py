@@ -1,4 +1,4 @@
-"""Tests of common/features.py: exact maps of given uniforms, and streams that depend on their seed alone."""
+"""Tests of features.py: exact maps of given uniforms, and streams that depend on their seed alone."""
 
 import itertools
 

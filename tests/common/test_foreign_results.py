@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 import torch
 
-from common import results
-from common.document import InputError
-from common.results import Run
-from common.spec import Spec
-from common.sweep import shards
-from common.training import Devices, Progress, train, work
+from common.errors import InputError
+from common.runs import store
+from common.runs.store import Run
+from common.runs.training import Devices, Progress, train, work
+from common.specs.spec import Spec
+from common.specs.sweep import shards
 
 ONE = Devices("cpu", 1)
 SHORT = {"trainer__max_steps": "4"}
@@ -43,7 +43,7 @@ def trained(run: Run) -> tuple[pd.DataFrame, list[str]]:
 
 def signed(manifest: dict[str, Any]) -> bytes:
     """A manifest as its digest has it, whatever it holds."""
-    manifest["digest"] = results._manifest_digest(manifest)
+    manifest["digest"] = store._manifest_digest(manifest)
     return json.dumps(manifest).encode()
 
 

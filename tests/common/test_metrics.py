@@ -1,4 +1,4 @@
-"""Tests of common/metrics.py: geometry worked out by hand, and properties that hold for any weights."""
+"""Tests of metrics.py: geometry worked out by hand, and properties that hold for any weights."""
 
 import doctest
 import math

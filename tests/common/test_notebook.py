@@ -1,4 +1,4 @@
-"""Tests of common/notebook.py: the README's lines, what a result has, networks trained and loaded again."""
+"""Tests of notebook.py: the README's lines, what a result has, networks trained and loaded again."""
 
 import os
 import re
@@ -13,10 +13,10 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from common.document import InputError
 from common.ensemble import Ensemble
-from common.new import make
+from common.errors import InputError
 from common.notebook import Result, result
+from common.specs.new import make
 from tests.conftest import ROOT
 
 NAME = "example/projection"

@@ -1,4 +1,4 @@
-"""Tests of common/polysemanticity.py: cases that tell the senses apart, and what holds for any weights."""
+"""Tests of polysemanticity.py: cases that tell the senses apart, and what holds for any weights."""
 
 import doctest
 import itertools

@@ -1,4 +1,4 @@
-"""Tests of common/pytest_plugin.py: a claim is a test, and without its option the plugin does nothing."""
+"""Tests of pytest_plugin.py: a claim is a test, and without its option the plugin does nothing."""
 
 import re
 from pathlib import Path

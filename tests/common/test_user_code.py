@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from common.blame import blame, blamed, staying, told
 from common.cli import main
-from common.document import InputError
+from common.errors import InputError, blame, blamed, staying, told
 
 NAME = "example/projection"
 CODE, MODEL = "replications/example/projection.py", "replications/example/model.py"

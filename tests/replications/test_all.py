@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from common import record
-from common.find import find_specs
-from common.replication import load_replication
-from common.sweep import shards
+from common.specs.find import find_specs
+from common.specs.sweep import shards
+from common.verdicts import record
+from common.verdicts.judge import load_replication
 from tests.conftest import ROOT
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from common.claims import Outcome, Verdict, evaluate, load_claims
-from common.fit import train_shard
-from common.spec import Spec, load_spec
-from common.sweep import shards
+from common.runs.shard import train_shard
+from common.specs.spec import Spec, load_spec
+from common.specs.sweep import shards
+from common.verdicts.claims import Verdict, load_claims
+from common.verdicts.evaluate import Outcome, evaluate
 from tests.conftest import ROOT
 
 

@@ -10,10 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-from common.document import InputError
-from common.find import find_root, find_specs
-from common.terminal import Terminal
-from common.training import Devices
+from common.errors import InputError
+from common.runs.training import Devices
+from common.specs.find import find_root, find_specs
+from common.system.terminal import Terminal
 from tests.validation import planting, seeds
 
 

@@ -18,10 +18,14 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
-from common import claims, ensemble, features, fit, metrics, polysemanticity, results, spec
-from common.claims import Claim, Interval, Verdict
+from common import ensemble, features, metrics, polysemanticity, statistics
 from common.ensemble import Ensemble, Weights
 from common.features import Independent
+from common.runs import shard, store
+from common.specs import spec
+from common.statistics import Interval
+from common.verdicts import evaluate
+from common.verdicts.claims import Claim, Verdict
 from replications.incidental_polysemanticity import (
     model as basis,
 )
@@ -382,7 +386,7 @@ def rate_stays() -> None:
 def half_of_the_steps() -> None:
     """Training stops after half of the steps."""
     original = Trainer
-    put(fit, "Trainer", lambda **k: original(**k | {"max_steps": k["max_steps"] // 2}))
+    put(shard, "Trainer", lambda **k: original(**k | {"max_steps": k["max_steps"] // 2}))
 
 
 @fault(FIVE, ROTATION, OPTIMUM)
@@ -400,12 +404,12 @@ def half_precision() -> None:
 @fault(FIVE, NOISE)
 def rows_of_other_networks() -> None:
     """What was measured of a network stands in the row of the one before it."""
-    original = fit._columns
+    original = shard._columns
 
     def columns(name: str, value: Tensor, index: pd.Index) -> pd.DataFrame:
         return original(name, value.roll(1, dims=0), index)
 
-    put(fit, "_columns", columns)
+    put(shard, "_columns", columns)
 
 
 @fault(FIVE, PHASES)
@@ -900,34 +904,34 @@ def ramp_off_by_one() -> None:
 @fault(*EVERYTHING, judging=True)
 def interval_too_narrow() -> None:
     """The jackknife's error is divided by the square root of the number of seeds."""
-    original = claims.jackknife_error
-    put(claims, "jackknife_error", lambda samples: original(samples) / math.sqrt(len(samples)))
+    original = statistics.jackknife_error
+    put(statistics, "jackknife_error", lambda samples: original(samples) / math.sqrt(len(samples)))
 
 
 @fault(*EVERYTHING, judging=True)
 def interval_too_wide() -> None:
     """The jackknife's error is multiplied by the square root of the number of seeds."""
-    original = claims.jackknife_error
-    put(claims, "jackknife_error", lambda samples: original(samples) * math.sqrt(len(samples)))
+    original = statistics.jackknife_error
+    put(statistics, "jackknife_error", lambda samples: original(samples) * math.sqrt(len(samples)))
 
 
 @fault(*EVERYTHING, judging=True)
 def judged_without_interval() -> None:
     """The verdict is that of the estimate alone."""
-    original = claims.judge
-    put(claims, "judge", lambda interval, region: original((sum(interval) / 2,) * 2, region))
+    original = evaluate.verdict_of
+    put(evaluate, "verdict_of", lambda interval, region: original((sum(interval) / 2,) * 2, region))
 
 
 @fault(*EVERYTHING, judging=True)
 def overlap_is_enough() -> None:
     """A claim whose interval reaches into the region counts as reproduced."""
-    original = claims.judge
+    original = evaluate.verdict_of
 
-    def judge(interval: Interval, region: Interval) -> Verdict:
+    def verdict_of(interval: Interval, region: Interval) -> Verdict:
         verdict = original(interval, region)
         return Verdict.REPRODUCED if verdict is Verdict.INCONCLUSIVE else verdict
 
-    put(claims, "judge", judge)
+    put(evaluate, "verdict_of", verdict_of)
 
 
 @fault(*EVERYTHING, judging=True)
@@ -947,28 +951,28 @@ def region_turned_round() -> None:
 @fault(*EVERYTHING, judging=True)
 def rows_not_chosen() -> None:
     """The mean of a column is over all networks, whatever `at` says."""
-    original = claims._mean
-    put(claims, "_mean", lambda estimate, table: original(estimate.model_copy(update={"at": {}}), table))
+    original = evaluate._mean
+    put(evaluate, "_mean", lambda estimate, table: original(estimate.model_copy(update={"at": {}}), table))
 
 
 @fault(*EVERYTHING, judging=True)
 def networks_left_out_for_seeds() -> None:
     """Half of the networks are judged: those of the first seeds."""
-    original = claims.evaluate
+    original = evaluate.evaluate
 
-    def evaluate(named: dict[str, Claim], code: Any, table: pd.DataFrame) -> Any:
+    def of_half(named: dict[str, Claim], code: Any, table: pd.DataFrame) -> Any:
         return original(named, code, table[table["seed"] <= table["seed"].median()])
 
-    swap(original, evaluate)
+    swap(original, of_half)
 
 
 @fault(FIVE, PAIRS, NOISE, DEFINITIONS, judging=True, controls=True)
 def stale_results() -> None:
     """A control's results are looked for under the hash of the unbroken run, and found."""
-    original = results.Run.__init__
+    original = store.Run.__init__
 
     def found(self: Any, of: spec.Spec, out: Path, keep_weights: str | None = None) -> None:
         original(self, spec.load_spec(of.path, of.profile), out, keep_weights)
         self.spec = of
 
-    put(results.Run, "__init__", found)
+    put(store.Run, "__init__", found)

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from common import claims as judging
-from common import record as records
-from common.claims import Verdict
-from common.document import InputError, nearest
-from common.replication import Replication, count_claims, judge, load_replication
-from common.system import START_METHOD
-from common.terminal import Terminal
-from common.training import Devices, train
+from common.errors import InputError
+from common.runs.training import Devices, train
+from common.specs.document import nearest
+from common.system.machine import START_METHOD
+from common.system.terminal import Terminal
+from common.verdicts import evaluate as judging
+from common.verdicts import record as records
+from common.verdicts.claims import Verdict
+from common.verdicts.judge import Replication, count_claims, judge, load_replication
 from tests.validation.faults import EVERYTHING, FAULTS, NONE, Fault
 
 PROFILE = "quick"

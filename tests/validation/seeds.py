@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from common import record as records
-from common.claims import Verdict, evaluate, fraction_interval
-from common.progress import shown
-from common.replication import Replication, load_replication
-from common.terminal import Terminal
-from common.training import Devices, train, work
+from common.runs.progress import shown
+from common.runs.training import Devices, train, work
+from common.statistics import fraction_interval
+from common.system.terminal import Terminal
+from common.verdicts import record as records
+from common.verdicts.claims import Verdict
+from common.verdicts.evaluate import evaluate
+from common.verdicts.judge import Replication, load_replication
 
 PROFILE = "quick"
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from common import claims, metrics, polysemanticity
-from common.document import InputError
-from common.find import find_specs
-from common.terminal import Terminal
+from common import metrics, polysemanticity
+from common.errors import InputError
+from common.specs.find import find_specs
+from common.system.terminal import Terminal
+from common.verdicts import evaluate
 from replications.toy_models_of_superposition import model as toy
 from tests.conftest import ROOT
 from tests.validation import faults, planting
@@ -81,7 +82,7 @@ def test_a_fault_is_caught_by_claims_and_by_the_record_and_none_is_not(planted: 
         raise ZeroDivisionError("nothing there")
 
     # of a fault in judging the unbroken suite's results are judged
-    failed = planted("overlap_is_enough", claims, "fraction_interval", fails)
+    failed = planted("overlap_is_enough", evaluate, "fraction_interval", fails)
     assert failed["error"] == "ZeroDivisionError: nothing there"
     assert failed["table"] == unbroken["table"]
     assert not (tmp_path / "results" / "overlap_is_enough").exists()

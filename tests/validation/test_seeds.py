@@ -3,10 +3,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from common.claims import evaluate
-from common.replication import load_replication
-from common.terminal import Terminal
-from common.training import Devices, train
+from common.runs.training import Devices, train
+from common.system.terminal import Terminal
+from common.verdicts.evaluate import evaluate
+from common.verdicts.judge import load_replication
 from tests.conftest import ROOT
 from tests.validation import seeds
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from common.fit import train_shard
-from common.sweep import shards
+from common.runs.shard import train_shard
+from common.specs.sweep import shards
 from replications.incidental_polysemanticity import collisions, start_correlation
 from tests.conftest import SETTLING
 

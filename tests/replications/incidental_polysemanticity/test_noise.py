@@ -16,12 +16,13 @@ from scipy import linalg, stats
 from torch import Tensor
 from torch.nn import functional
 
-from common.claims import Verdict, evaluate, load_claims
-from common.document import parse_value
 from common.features import Draws
-from common.fit import train_shard
-from common.spec import Spec, load_spec
-from common.sweep import shards
+from common.runs.shard import train_shard
+from common.specs.document import parse_value
+from common.specs.spec import Spec, load_spec
+from common.specs.sweep import shards
+from common.verdicts.claims import Verdict, load_claims
+from common.verdicts.evaluate import evaluate
 from replications.incidental_polysemanticity import noise
 from replications.incidental_polysemanticity.noise import (
     PUBLISHED,

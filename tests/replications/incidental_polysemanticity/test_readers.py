@@ -15,8 +15,8 @@ from lightning import Trainer
 from torch import Tensor
 from torch.nn import functional
 
-from common.claims import Verdict
 from common.features import Basis, Draws
+from common.verdicts.claims import Verdict
 from replications.incidental_polysemanticity import cooccurrence, duplication, rotation
 from replications.incidental_polysemanticity.model import L1Autoencoder
 from replications.incidental_polysemanticity.readers_model import (

@@ -9,11 +9,12 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from common.claims import Claim, Verdict, evaluate, load_claims
 from common.features import generator
-from common.fit import train_shard
-from common.spec import load_spec
-from common.sweep import shards
+from common.runs.shard import train_shard
+from common.specs.spec import load_spec
+from common.specs.sweep import shards
+from common.verdicts.claims import Claim, Verdict, load_claims
+from common.verdicts.evaluate import evaluate
 from replications.incidental_polysemanticity import sparsification, sparsification_model
 from replications.incidental_polysemanticity.sparsification import (
     PUBLISHED_ALIVE,

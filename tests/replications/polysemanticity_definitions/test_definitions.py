@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from common.claims import Verdict
 from common.features import generator
+from common.verdicts.claims import Verdict
 from replications.polysemanticity_definitions import definitions
 from replications.polysemanticity_definitions.definitions import (
     number_is,

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.claims import Verdict
 from common.features import Basis, Draws
+from common.verdicts.claims import Verdict
 from replications.polysemanticity_definitions.exact_networks import (
     CONDITIONS,
     FLOOR,

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from common.claims import Verdict, evaluate
 from common.features import generator
+from common.verdicts.claims import Verdict
+from common.verdicts.evaluate import evaluate
 from replications.polysemanticity_definitions import exact_statements, exact_statements_model
 from replications.polysemanticity_definitions.exact_statements import (
     all_nearly_orthogonal,

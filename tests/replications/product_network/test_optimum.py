@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.claims import Verdict
+from common.verdicts.claims import Verdict
 from replications.product_network import optimum, theory
 from replications.product_network.optimum import CLUSTERS, Cluster
 from replications.product_network.population import ERROR

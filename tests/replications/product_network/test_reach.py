@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.claims import Verdict
-from common.fit import build
-from common.sweep import shards
+from common.runs.shard import build
+from common.specs.sweep import shards
+from common.verdicts.claims import Verdict
 from replications.product_network import reach, theory
 from replications.product_network.reach import CELLS, NO_BIAS
 from tests.replications.under_test import UnderTest, trained

@@ -10,8 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from common.claims import Verdict
 from common.features import AnticorrelatedSets, CorrelatedSets, Independent
+from common.verdicts.claims import Verdict
 from replications.toy_models_of_superposition import collapse, correlated_features, plane
 from replications.toy_models_of_superposition.correlated_features_model import (
     PairedModel,

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from common.claims import Verdict
 from common.features import Independent
+from common.verdicts.claims import Verdict
 from replications.toy_models_of_superposition import five_features
 from replications.toy_models_of_superposition.five_features import (
     PUBLISHED_SHAPE,

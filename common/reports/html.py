@@ -1,0 +1,192 @@
+"""The report as one HTML page that needs no network, no server and no JavaScript: `page`."""
+
+import base64
+import io
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import jinja2
+import matplotlib as mpl
+import pandas as pd
+import yaml
+from matplotlib.collections import Collection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+
+from common.reports.compare import ours
+from common.reports.schema import ClaimReport, Report
+from common.reports.tables import region_in_words, said_in_words
+from common.specs.document import Strict
+from common.system.text import cell, visible
+from common.verdicts.claims import Verdict
+
+FIGURE_BYTES = 300_000
+"""A larger SVG has its points and lines drawn as pixels."""
+
+TABLE_BYTES = 600_000
+"""A larger table is averaged over seeds, and then thinned."""
+
+_SYMBOL = {
+    Verdict.REPRODUCED: "✓",
+    Verdict.NOT_REPRODUCED: "✗",
+    Verdict.INCONCLUSIVE: "?",
+    Verdict.INVALID: "!",
+}
+_CLASS = {verdict: verdict.name.lower() for verdict in Verdict}
+
+
+class Picture(Strict):
+    """A figure as SVG, and what it shows in words."""
+
+    name: str
+    svg: str
+    text: str
+
+
+class Exhibit(Strict):
+    """A replication's figures, and the data behind them as CSV; `note` says what of the table that is."""
+
+    about: str
+    pictures: list[Picture]
+    csv: str
+    note: str
+
+
+def exhibit(about: str, figures: Mapping[str, Figure], table: pd.DataFrame) -> Exhibit:
+    """Figures and instances table in a size that a page can hold; `about` says what the figures show."""
+    pictures = [Picture(name=n, svg=_svg(figure), text=_in_words(figure)) for n, figure in figures.items()]
+    csv, note = _csv(table)
+    return Exhibit(about=about, pictures=pictures, csv=csv, note=note)
+
+
+def page(report: Report, exhibits: Mapping[str, Exhibit]) -> str:
+    """The HTML of the report, with the exhibit of each replication, by its name."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
+    )
+    environment.filters.update(
+        accepted=_accepted, data_uri=_data_uri, duration=_duration, link=_link, ours=ours, said=_said
+    )
+    environment.filters.update(anchor=_anchor, authors=_authors, symbol=_SYMBOL.__getitem__, yaml=_yaml)
+    template = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        report=report, exhibits=exhibits, verdicts=list(Verdict), css_class=_CLASS
+    )
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as SVG, the same bytes each time; what is too much to draw as vectors is drawn as pixels."""
+
+    def drawn() -> str:
+        buffer = io.StringIO()
+        with mpl.rc_context({"svg.hashsalt": "replicate"}):
+            figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None})
+        return visible(buffer.getvalue())
+
+    svg = drawn()
+    if len(svg) > FIGURE_BYTES:
+        for axes in figure.axes:
+            for artist in axes.get_children():
+                if isinstance(artist, (Line2D, Collection)):
+                    artist.set_rasterized(True)
+        svg = drawn()
+    return svg
+
+
+def _in_words(figure: Figure) -> str:
+    """The text alternative of a figure: all that is written in it, but for the numbers on its axes."""
+    ticks = {label for axes in figure.axes for label in (*axes.get_xticklabels(), *axes.get_yticklabels())}
+    texts = [t.get_text() for t in figure.findobj(Text) if t not in ticks and t.get_visible()]
+    words = (" ".join(re.sub(r"[${}\\]", "", text).split()) for text in texts)
+    return "; ".join(dict.fromkeys(text for text in words if re.search(r"[^\W\d_]", text)))
+
+
+def _csv(table: pd.DataFrame) -> tuple[str, str]:
+    """The table as CSV, or as much of it as a page can hold, and what that is."""
+
+    def text(part: pd.DataFrame) -> str:
+        safe = part.copy()
+        for name in part.select_dtypes(exclude="number"):
+            safe[name] = part[name].astype(object).map(_cell)
+        return safe.rename(columns=_cell).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+    csv = text(table)
+    if len(csv) <= TABLE_BYTES:
+        return csv, f"all {len(table):,} rows, a network each, to six digits"
+    factors = list(table.columns[: table.columns.get_loc("seed")])
+    groups = table.groupby(factors, sort=False, dropna=False)
+    means = groups.mean(numeric_only=True).drop(columns="seed")
+    means.insert(0, "networks", groups.size())
+    said = f"means over seeds, {len(means):,} rows to six digits; the whole table has {len(table):,} rows"
+    csv = text(means.reset_index())
+    if len(csv) > TABLE_BYTES:
+        means = means.drop(columns=[name for name in means if re.search(r"_\d+$", str(name))])
+        said += f" and {len(table.columns)} columns, of which those numbered (name_0, name_1) are left out"
+        csv = text(means.reset_index())
+    if len(csv) > TABLE_BYTES:
+        step = -(-len(csv) // TABLE_BYTES)
+        said += f"; of the means one row in {step}"
+        csv = text(means.iloc[::step].reset_index())
+    return csv, said
+
+
+def _cell(value: object) -> object:
+    return cell(value) if isinstance(value, str) else value
+
+
+def _data_uri(text: str, media_type: str) -> str:
+    if media_type == "text/csv":  # nearly all of it stands for itself
+        return f"data:text/csv;charset=utf-8,{quote(text, safe=',')}"
+    return f"data:{media_type};base64,{base64.b64encode(text.encode()).decode()}"
+
+
+def _anchor(name: str) -> str:
+    """The name of a replication as an anchor, another one for each name; also of its file of data."""
+    signs = {"/": "-"}
+    return re.sub(r"[^A-Za-z0-9_]", lambda sign: signs.get(sign[0], f".{ord(sign[0]):x}."), name)
+
+
+def _shown(value: object) -> object:
+    """What the page shows of a value; markup of its own is left as it is."""
+    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def _authors(author: str) -> str:
+    """The authors as BibTeX has them, of more than three only the first."""
+    names = author.split(" and ")
+    return f"{names[0]} et al." if len(names) > 3 else "; ".join(names)
+
+
+def _link(url: str | None) -> str | None:
+    """The address, if it is one of the web."""
+    return url if url and re.fullmatch(r"https?://[^\s\x00-\x20]+", url, re.IGNORECASE) else None
+
+
+def _said(claim: ClaimReport) -> str:
+    return said_in_words(claim.published, claim.theory, *_region(claim))
+
+
+def _accepted(claim: ClaimReport) -> str:
+    return region_in_words(*_region(claim))
+
+
+def _region(claim: ClaimReport) -> tuple[float, float]:
+    low, high = claim.region_low, claim.region_high
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _yaml(data: object) -> str:
+    text: str = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=100)
+    return text

@@ -1,0 +1,89 @@
+"""What a command trains, cut into parts for machines that know nothing of each other: `--part I/N`."""
+
+import heapq
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from typing import NamedTuple
+
+from common.errors import InputError
+from common.runs.store import Run
+from common.runs.training import Place, Progress, clear, missing
+from common.specs.sweep import Shard, costs, shards
+
+MOST_PARTS = 1_000_000
+"""More parts than a sweep may have networks, at its usual limit: some would never have anything to train."""
+
+
+class Part(NamedTuple):
+    """Part `number` (from 1) of `of` parts, of nearly equal cost, of the shards of several runs.
+
+    Which shards these are is a function of the specs alone: not of what is stored, nor of the order of runs.
+    """
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """The part that `text` says, as in 2/8.
+
+        Raises:
+            InputError: if it says none.
+        """
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+        part = cls(*map(int, found.groups())) if found else cls(0, 0)
+        if not 1 <= part.number <= part.of:
+            raise InputError(f"--part {text}: expected I/N with I from 1 to N, as in --part 2/8")
+        if part.of > MOST_PARTS:
+            limit = f"expected at most {MOST_PARTS:,} parts; MOST_PARTS in {__file__} can be raised"
+            raise InputError(f"--part {text}: {limit}")
+        return part
+
+    def __str__(self) -> str:
+        """The text that `parse` reads."""
+        return f"{self.number}/{self.of}"
+
+    def shards(self, runs: list[Run]) -> list[tuple[Run, Shard]]:
+        """The shards of this part, in the order in which all would be trained."""
+        items: list[tuple[Run, Shard]] = []
+        price: list[int] = []
+        for run in runs:
+            cut = shards(run.spec)
+            items += [(run, shard) for shard in cut]
+            price += costs(run.spec, cut)
+        # dearest first, each to the part that has the least: no two parts then differ by more than one shard
+        order = sorted(
+            range(len(items)), key=lambda i: (-price[i], str(items[i][0].folder), items[i][1].number)
+        )
+        loads = [(0, number) for number in range(1, self.of + 1)]
+        own = []
+        for i in order:
+            load, number = loads[0]
+            heapq.heapreplace(loads, (load + price[i], number))
+            if number == self.number:
+                own.append(i)
+        return [items[i] for i in sorted(own)]
+
+    def missing(self, runs: list[Run]) -> dict[Run, list[Shard]]:
+        """Those of this part's shards that are to be trained, of each run."""
+        own = {(id(run), shard.number) for run, shard in self.shards(runs)}
+        return {run: [shard for shard in missing(run) if (id(run), shard.number) in own] for run in runs}
+
+
+def train_part(todo: Mapping[Run, list[Shard]], place: Place, progress: Progress | None = None) -> None:
+    """Train and store the shards `todo`; no run's table is joined, as other parts may be under way.
+
+    Raises:
+        InputError: as `train`; parts may write into one folder, a run without parts may not at the same time.
+    """
+    items = [(run, shard) for run, some in todo.items() for shard in some]
+    with ExitStack() as locks:
+        for run, some in todo.items():
+            if some:
+                locks.enter_context(run.locked(shared=True))
+        progress = progress or Progress()
+        clear(todo, progress)
+        with closing(place.train_shards(items, progress)) as done:
+            for _ in done:
+                pass

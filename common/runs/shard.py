@@ -1,0 +1,468 @@
+"""From one shard to its rows of the instances table: a Trainer run, resumed, halved if memory is short."""
+
+import gc
+import logging
+import math
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import product
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import CheckpointIO
+from torch import Tensor
+
+from common.computed import Computed
+from common.ensemble import BLOCK_STEPS, Ensemble, Note, is_out_of_memory
+from common.errors import InputError, blamed, line_of, told
+from common.runs.numerics import numerics, one_thread
+from common.runs.store import Run
+from common.specs.spec import Spec
+from common.specs.sweep import Shard
+
+REPORT_STEPS = 100
+
+SETTLED_STEPS = BLOCK_STEPS
+"""Steps between two looks at whether networks have settled: whenever Lightning has control."""
+
+PARTIAL_S = 30.0
+"""Seconds between two checkpoints inside a shard, at least: most shards are done before the first."""
+
+PARTIAL_SHARE = 0.01
+"""The share of the time that checkpoints may take, at most: where writing is slow they are rarer."""
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Those of the networks' losses that a logger gets, beside their mean."""
+
+Advance = Callable[[int], None]
+
+
+def train_alone(
+    run: Run,
+    shard: Shard,
+    accelerator: str,
+    device: int,
+    advance: Advance,
+    note: Note = warnings.warn,
+    *,
+    resumes: bool = False,
+) -> tuple[pd.DataFrame, dict[str, Tensor]]:
+    """The rows of one shard, trained in this process with its numerics set; if weights are kept, the state.
+
+    If it `resumes`, training goes on from a checkpoint in the run's folder, and leaves some there.
+    """
+    states: list[dict[str, Tensor]] = []
+    compiled: list[bool] = []
+
+    def keep(ensemble: Ensemble) -> None:
+        compiled.append(ensemble.compiled)
+        if not run.keep.empty:  # not on the device, where the memory may be needed
+            states.append({name: tensor.cpu() for name, tensor in ensemble.state().items()})
+
+    with one_thread(), numerics(note), _quiet():
+        name = f"{run.spec.name}/{run.variant.name}/{run.hash}"
+        with blamed(f"{run.spec.name}, shard {shard.number}: training"):
+            logger = run.spec.logger_of(run.folder, name, f"shard_{shard.number:05d}")
+            where = run if resumes else None
+            table = train_shard(run.spec, shard, accelerator, device, advance, logger, keep, where, note)
+    if compiled:
+        table.attrs["compiled"] = all(compiled)
+    return table, {
+        name: torch.cat([state[name] for state in states]) for name in (states[0] if states else {})
+    }
+
+
+def train_shard(
+    spec: Spec,
+    shard: Shard,
+    accelerator: str = "cpu",
+    device: int = 0,
+    advance: Advance = lambda network_steps: None,
+    logger: Logger | None = None,
+    trained: Callable[[Ensemble], None] = lambda ensemble: None,
+    run: Run | None = None,
+    note: Note = warnings.warn,
+) -> pd.DataFrame:
+    """Train or calculate one shard's instances: their rows of the sweep with `loss` and each metric.
+
+    `advance` is told of the network-steps done, `logger` of the losses, `trained` of the ensemble at the end,
+    or of several in order: what does not fit into memory is halved, and `note` gets a line. Training goes on
+    from where it was when a kill stopped it, if `run` has it.
+
+    Raises:
+        InputError: if one network alone does not fit into memory.
+    """
+    counted = 0
+
+    def count(network_steps: int) -> None:
+        nonlocal counted
+        counted += network_steps
+        advance(network_steps)
+
+    try:
+        return _train_rows(spec, shard, accelerator, device, count, logger, trained, run, note)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # here, as the error holds the tensors of what failed
+    gc.collect()
+    if accelerator == "cuda":
+        torch.cuda.empty_cache()
+    advance(-counted)
+    n = len(shard.rows)
+    if n == 1:
+        raise InputError(f"{spec.name}: out of memory with a single network: {_of(spec, shard.rows.iloc[0])}")
+    note(f"{n:,} networks at once do not fit into memory: trained in halves, as often as it takes")
+    halves = [Shard(shard.number, rows) for rows in (shard.rows.iloc[: n // 2], shard.rows.iloc[n // 2 :])]
+    rest = (accelerator, device, advance, logger, trained, run, note)
+    return pd.concat([train_shard(spec, half, *rest) for half in halves])
+
+
+def _train_rows(
+    spec: Spec,
+    shard: Shard,
+    accelerator: str,
+    device: int,
+    advance: Advance,
+    logger: Logger | None,
+    trained: Callable[[Ensemble], None],
+    run: Run | None,
+    note: Note,
+) -> pd.DataFrame:
+    model = build(spec, shard.rows)
+    if isinstance(model, Computed):
+        columns = model.metrics()
+        check_metrics(model, columns, shard.rows)
+        advance(len(shard.rows))
+    else:
+        model.note = note
+        # what was logged before would be lost: a shard with a logger starts anew
+        partial = _Partial(run, shard) if run is not None and model.resumable and logger is None else None
+        try:
+            columns = _train_ensemble(model, spec, accelerator, device, advance, logger, partial)
+        except Exception as error:
+            if run is None or partial is None or not partial.is_at_fault or is_out_of_memory(error):
+                raise
+            note(f"shard {shard.number}: its checkpoint cannot be used ({told(error)}); it starts anew")
+            run.forget_partial(shard)
+            return _train_rows(spec, shard, accelerator, device, advance, logger, trained, run, note)
+        check_metrics(model, columns, shard.rows)
+        trained(model)
+    return pd.concat(
+        [shard.rows, *(_columns(name, value, shard.rows.index) for name, value in columns.items())], axis=1
+    )
+
+
+class _Partial(CheckpointIO):
+    """Where Lightning puts the checkpoint of one shard, and finds it: in its run's folder."""
+
+    def __init__(self, run: Run, shard: Shard) -> None:
+        self.run = run
+        self.shard = shard
+        self.found = run.partial(shard)
+        self.is_at_fault = bool(self.found)
+        """Whether what goes wrong now comes of the checkpoint: no step has been taken since."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        self.run.write_partial(self.shard, checkpoint)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        assert self.found is not None
+        return self.found
+
+    def remove_checkpoint(self, path: Any) -> None:
+        pass  # the run does, when the shard is stored
+
+
+def _train_ensemble(
+    ensemble: Ensemble,
+    spec: Spec,
+    accelerator: str,
+    device: int,
+    advance: Advance,
+    logger: Logger | None,
+    partial: _Partial | None,
+) -> dict[str, Tensor]:
+    settings = spec.fields.trainer
+    callbacks: list[Callback] = [_Report(len(ensemble.seed_index), advance, partial)]
+    settling = _StopWhenSettled() if settings.stop_when_settled else None
+    if settling is not None:
+        callbacks.insert(0, settling)
+    if logger is not None:
+        callbacks.append(_Curve(logger, settings.log_every_steps))
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=[device] if accelerator == "cuda" else 1,
+        max_epochs=1,  # whatever ends it early would else begin again, with the first inputs
+        max_steps=settings.max_steps,
+        logger=logger or False,
+        log_every_n_steps=settings.log_every_steps,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        # given, so that it is not looked for, and this process not taken for one of many
+        plugins=[LightningEnvironment(), *([partial] if partial else [])],
+    )
+    try:
+        trainer.fit(ensemble, ckpt_path="partial" if partial and partial.found else None, weights_only=True)
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # which Lightning makes an exit of its own
+            raise error.__context__ from None
+        raise
+    if trainer.global_step < settings.max_steps and not (settling and settling.done.all()):
+        raise InputError(
+            f"{spec.name}: training ended after {trainer.global_step:,} of {settings.max_steps:,} steps: "
+            f"{type(ensemble).__name__} has stopped it, or raised StopIteration; nothing of it is stored"
+        )
+    ensemble.to(trainer.strategy.root_device)
+    with torch.no_grad():
+        return _measure(ensemble)
+
+
+def _measure(ensemble: Ensemble) -> dict[str, Tensor]:
+    """Loss and metrics of trained networks; all of them NaN of one that has diverged.
+
+    Metrics never see a weight that is not finite: some fail on it, others make a number of it.
+    """
+    loss = ensemble.evaluate()
+    finite = loss.isfinite()
+    for weight in ensemble.weights.values():
+        finite &= weight.isfinite().flatten(1).all(dim=1)
+    if finite.all():
+        return with_loss(loss, ensemble)
+    trained = {name: weight.clone() for name, weight in ensemble.weights.items()}
+    for weight in ensemble.weights.values():
+        weight[~finite] = weight[finite][0] if finite.any() else torch.ones_like(weight[0])
+    measured = with_loss(loss, ensemble)
+    for name, weight in ensemble.weights.items():
+        weight.copy_(trained[name])
+    return {
+        name: (value if value.is_floating_point() else value.double())
+        .clone()
+        .index_fill_(0, (~finite).nonzero().flatten().to(value.device), math.nan)
+        for name, value in measured.items()
+    }
+
+
+def with_loss(loss: Tensor, ensemble: Ensemble) -> dict[str, Tensor]:
+    """The metrics of the networks after their loss, which a metric may not replace."""
+    metrics = ensemble.metrics()
+    if "loss" in metrics:
+        raise InputError(
+            f"{line_of(type(ensemble).metrics)}: {type(ensemble).__name__}.metrics: 'loss' is the column of "
+            "the held-out loss; give this metric another name"
+        )
+    return {"loss": loss, **metrics}
+
+
+def check_metrics(model: Ensemble | Computed, columns: Mapping[str, Tensor], rows: pd.DataFrame) -> list[str]:
+    """The columns of the table that these tensors (instances, ...) become, beside those of the sweep, `rows`.
+
+    Raises:
+        InputError: if one is no such tensor, or two columns would have one name.
+    """
+    place = f"{line_of(type(model).metrics)}: {type(model).__name__}.metrics"
+    names = [str(name) for name in rows]
+    for metric, value in columns.items():
+        if not isinstance(value, Tensor) or value.shape[:1] != (len(rows),):
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise InputError(
+                f"{place}: {metric!r} has {got}; expected a tensor whose first axis is the instances, "
+                f"here ({len(rows)}, ...)"
+            )
+        names += _places(str(metric), value)
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(f"{place}: {name!r} is a column already; give this metric another name")
+    return names
+
+
+def diverged(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the instances `table` whose networks have diverged: their loss is NaN."""
+    return table[table["loss"].isna()] if "loss" in table else table[:0]
+
+
+def tell_of_diverged(run: Run) -> str | None:
+    """A line on the networks of a stored run that have diverged; None if there are none."""
+    table = run.table()
+    if table is None or (rows := diverged(table)).empty:
+        return None
+    return (
+        f"{run.spec.name} {run.variant.name}: {len(rows):,} of {len(table):,} networks diverged: "
+        f"loss or weights are not finite, all else is as it was; the first: {_of(run.spec, rows.iloc[0])}"
+    )
+
+
+def _of(spec: Spec, row: "pd.Series[Any]") -> str:
+    """Which network it is: its factors and seed."""
+    return ", ".join(f"{name} = {row[name]}" for name in (*spec.grids[0].factors, "seed"))
+
+
+def build(spec: Spec, rows: pd.DataFrame) -> Ensemble | Computed:
+    """The model of the instances in `rows`, which have one shape; with the spec's optimiser if it has one."""
+    varying = spec.varying()
+    factors: dict[str, Any] = {
+        name: torch.tensor(rows[name].to_numpy()) if varying[name] else rows[name].tolist()[0]
+        for name in spec.grids[0].factors
+    }
+    model = spec.build(factors, rows["seed"].tolist())
+    if isinstance(model, Ensemble):
+        model.optimizer = spec.optimizer_of(rows["part"].iloc[0])
+        model.lr_scheduler = spec.lr_scheduler_of()
+        model.compiles = spec.fields.trainer.compile
+    return model
+
+
+def _columns(name: str, value: Tensor, index: pd.Index) -> pd.DataFrame:
+    """A column for each number that `value` (instances, ...) holds of an instance: `name_0_1`, ..."""
+    flat = value.reshape(len(value), -1).cpu().numpy()
+    return pd.DataFrame(flat, index=index, columns=_places(name, value))
+
+
+def _places(name: str, value: Tensor) -> list[str]:
+    places = product(*(range(n) for n in value.shape[1:]))
+    return ["".join([name, *(f"_{i}" for i in place)]) for place in places]
+
+
+class _StopWhenSettled(Callback):
+    """Ends training when no network's outcome can change any more.
+
+    A network is kept as it was when it was first found settled: what becomes of it does not depend on how
+    long others in its shard take.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"done": self.done, "kept": self.kept}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.done, self.kept = state_dict["done"], state_dict["kept"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Ensemble)
+        if trainer.global_step:  # it goes on
+            self.done = self.done.to(pl_module.device)
+            self.kept = {name: weight.to(pl_module.device) for name, weight in self.kept.items()}
+            return
+        self.done = torch.zeros_like(pl_module.seed_index, dtype=torch.bool)
+        pl_module.steps = torch.full_like(pl_module.seed_index, trainer.max_steps)
+        self.kept = {name: weight.detach().clone() for name, weight in pl_module.weights.items()}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, Ensemble)
+        if trainer.global_step % SETTLED_STEPS:
+            return
+        settled = pl_module.settled()
+        if settled is None:
+            raise ValueError(f"stop_when_settled: {type(pl_module).__name__} does not say when it is settled")
+        new = settled & ~self.done
+        for name, weight in pl_module.weights.items():
+            self.kept[name][new] = weight.detach()[new]
+        pl_module.steps[new] = trainer.global_step
+        self.done |= new
+        trainer.should_stop = bool(self.done.all())
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Ensemble)
+        with torch.no_grad():
+            for name, weight in pl_module.weights.items():
+                weight[self.done] = self.kept[name][self.done]
+
+
+class _Report(Callback):
+    """Tells `advance` of the network-steps done, at the end also of those that were left out.
+
+    If there is a place for it, `partial`, it has a checkpoint written from time to time.
+    """
+
+    def __init__(self, n_instances: int, advance: Advance, partial: _Partial | None) -> None:
+        self.n_instances = n_instances
+        self.advance = advance
+        self.partial = partial
+        self.told = 0
+        self.next = math.inf if partial is None else time.monotonic() + PARTIAL_S
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._tell(trainer.global_step)  # of what was done before it was stopped
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if (now := time.monotonic()) >= self.next and trainer.global_step:
+            trainer.save_checkpoint("partial")
+            took = time.monotonic() - now
+            self.next = now + took + max(PARTIAL_S, took / PARTIAL_SHARE)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.partial is not None:
+            self.partial.is_at_fault = False
+        if trainer.global_step % REPORT_STEPS == 0:
+            self._tell(trainer.global_step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._tell(trainer.max_steps)
+
+    def _tell(self, step: int) -> None:
+        if step > self.told:
+            self.advance((step - self.told) * self.n_instances)
+            self.told = step
+
+
+class _Curve(Callback):
+    """Logs the losses of the networks on the batch of every so manieth step, and of the last."""
+
+    def __init__(self, logger: Logger, every: int) -> None:
+        self.logger = logger
+        self.every = every
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every == 0:
+            self._log(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step % self.every:
+            self._log(trainer, pl_module)
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Ensemble)
+        losses = pl_module.losses.double().cpu()
+        quantiles = torch.quantile(losses, torch.tensor(QUANTILES, dtype=losses.dtype))
+        logged = {f"loss_q{q * 100:02.0f}": x for q, x in zip(QUANTILES, quantiles.tolist(), strict=True)}
+        self.logger.log_metrics({"loss_mean": losses.mean().item(), **logged}, step=trainer.global_step)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep out Lightning's lines on each fit, whose advice does not apply, and tracebacks of the compiler.
+
+    That compiling failed is said by the ensemble, in one line.
+    """
+    compilers = ("torch._dynamo", "torch._functorch", "torch._inductor")
+    levels = {"lightning.pytorch": logging.ERROR, **dict.fromkeys(compilers, logging.CRITICAL + 1)}
+    before = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning\.")
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="Can't find Python.h")
+        try:
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,0 +1,247 @@
+"""From shards to the instances table: on all processors or GPUs, resumed where a run was stopped."""
+
+import functools
+import os
+import time
+import warnings
+from collections import Counter
+from collections.abc import Generator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing
+from multiprocessing.queues import SimpleQueue
+from typing import Any, NamedTuple, Protocol
+
+import pandas as pd
+import torch
+
+from common.ensemble import Note
+from common.runs.numerics import KEEPS_DENORMALS
+from common.runs.shard import Advance, train_alone
+from common.runs.store import Run
+from common.runs.workers import CONTEXT, broken, end_if_starting, kill, startable, starting, workers
+from common.specs.spec import Spec
+from common.specs.sweep import Shard, costs, shards
+from common.system.compiling import UNCOMPILED
+from common.system.machine import processors
+
+
+class Devices(NamedTuple):
+    """Where shards are trained: `n` GPUs, or `n` worker processes on the CPU, one shard each at a time.
+
+    A CPU worker has one thread: four threads on such small networks are no faster than one when the machine
+    is otherwise idle and many times slower when it is not, and with one a result does not depend on `n`.
+    """
+
+    accelerator: str
+    n: int
+
+    @classmethod
+    def choose(cls, accelerator: str = "auto", count: int | None = None) -> "Devices":
+        """All GPUs if there are any, else all processors, unless said otherwise.
+
+        Raises:
+            ValueError: if a GPU is asked for and there is none, or fewer than asked for.
+        """
+        n_gpus = torch.cuda.device_count()
+        if accelerator == "auto":
+            accelerator = "cuda" if n_gpus else "cpu"
+        available = n_gpus if accelerator == "cuda" else processors()
+        if accelerator == "cuda" and available < (count or 1):
+            raise ValueError(f"{count or 1} GPUs asked for, this machine has {available}")
+        return cls(accelerator, count or available)
+
+    def __str__(self) -> str:
+        """Name the device class, as the manifest has it."""
+        return torch.cuda.get_device_name(0) if self.accelerator == "cuda" else "CPU"
+
+    def train_shards(
+        self, todo: list[tuple[Run, Shard]], progress: "Progress"
+    ) -> Generator[tuple[Run, Shard]]:
+        """See `Place.train_shards`."""
+        return train_shards(todo, self, progress)
+
+
+class Progress:
+    """What training tells of itself while it goes on; this one keeps to itself how far it is."""
+
+    def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
+        """A shard has done so many network-steps since the last call, or can leave them out."""
+
+    def finished(self, run: Run, shard: Shard, table: pd.DataFrame) -> None:
+        """A shard is trained and stored, with these rows of the instances table."""
+
+    def noted(self, run: Run, note: str) -> None:
+        """Something that someone should know has come up in training, a line; said once for each run."""
+        warnings.warn(note, stacklevel=2)
+
+
+class Place(Protocol):
+    """Where shards are trained, this machine's devices or others; as text, their class."""
+
+    @property
+    def n(self) -> int:
+        """How many devices there are."""
+
+    def train_shards(self, todo: list[tuple[Run, Shard]], progress: Progress) -> Generator[tuple[Run, Shard]]:
+        """Train and store shards, on all devices at once; yields each as it is done."""
+
+
+def work(run: Run) -> int:
+    """The network-steps that `run` still has to train."""
+    return network_steps(run, missing(run))
+
+
+def network_steps(run: Run, some: list[Shard]) -> int:
+    """The network-steps of some of the shards of `run`."""
+    return sum(len(shard.rows) for shard in some) * run.spec.fields.trainer.max_steps
+
+
+def missing(run: Run) -> list[Shard]:
+    """The shards of `run` that are to be trained: not stored, or without the weights to keep."""
+    complete = run.table() is not None
+    if complete and run.keep.empty:
+        return []
+    return [
+        shard for shard in shards(run.spec) if not (complete or run.has(shard)) or run.lacks_weights(shard)
+    ]
+
+
+def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> None:
+    """Train what is missing of `runs`, and store each one's instances table when it is complete.
+
+    Shards of all runs share the devices, a single one in the order given. On several, one shard of each model
+    goes before: its code is then compiled once, and found by the workers that need it later. Of the rest the
+    dearest go first, so that no device is left with a long one at the end.
+    One that fails stops the rest, keeps all that is done, and raises its error.
+
+    Raises:
+        InputError: if another run is writing into one of the folders, one cannot be written, or there is too
+            little memory for a single network or for the workers.
+    """
+    if devices.n > 1:
+        end_if_starting()
+    started = time.monotonic()
+    progress = progress or Progress()
+    with ExitStack() as locks:
+        for run in runs:
+            if run.table() is None or missing(run):
+                locks.enter_context(run.locked())
+        # looked at again: another run may have ended just before
+        found = {run: missing(run) for run in runs}
+        clear(found, progress)
+        todo = [(run, shard) for run, some in found.items() for shard in some]
+        if devices.n > 1:
+            price = [cost for run, some in found.items() for cost in costs(run.spec, some)]
+            order = sorted(range(len(todo)), key=lambda i: -price[i])
+            first = dict(reversed([(_code(todo[i][0].spec), i) for i in order])).values()
+            todo = [todo[i] for i in sorted(order, key=lambda i: i not in first)]
+        left = Counter(id(run) for run, _ in todo)
+
+        def finish(run: Run) -> None:
+            if run.table() is None:
+                run.finish(shards(run.spec), str(devices), time.monotonic() - started)
+
+        for run in runs:
+            if not left[id(run)]:
+                finish(run)
+        # closed at once when something fails here: its workers end with it
+        with closing(devices.train_shards(todo, progress)) as done:
+            for run, _ in done:
+                left[id(run)] -= 1
+                if not left[id(run)]:
+                    finish(run)
+
+
+def clear(todo: Mapping[Run, list[Shard]], progress: Progress) -> None:
+    """Set aside what lies where the results of these shards go and is not theirs, and tell of it."""
+    for run, some in todo.items():
+        for line in run.set_aside(some):
+            progress.noted(run, line)
+
+
+def _code(spec: Spec) -> tuple[str, str]:
+    """What of a spec is compiled."""
+    return spec.fields.model.class_path, spec.fields.features.class_path
+
+
+def train_shards(
+    todo: list[tuple[Run, Shard]], devices: Devices, progress: Progress
+) -> Generator[tuple[Run, Shard]]:
+    """Train and store shards, on all devices at once; yields each as it is done.
+
+    Raises:
+        InputError: if workers cannot be started, or one ends before its work does.
+    """
+    noted: set[tuple[int, str]] = set()
+
+    def note(run: Run, text: str) -> None:
+        # why nothing is compiled here, or kept from denormals, holds for all runs
+        key = (0 if text.startswith((UNCOMPILED, KEEPS_DENORMALS)) else id(run), text)
+        if key not in noted:
+            noted.add(key)
+            progress.noted(run, text)
+
+    if devices.n == 1 or len(todo) <= 1:
+        for run, shard in todo:
+            advance = functools.partial(progress.advanced, run, shard)
+            table = _train_shard(run, shard, devices.accelerator, 0, advance, functools.partial(note, run))
+            progress.finished(run, shard, table)
+            yield run, shard
+        return
+    with startable():
+        reports: SimpleQueue[tuple[int, int | str]] = CONTEXT.SimpleQueue()
+        numbers: SimpleQueue[int] = CONTEXT.SimpleQueue()
+    count = min(devices.n, len(todo))
+    for number in range(count):
+        numbers.put(number)
+    with workers(count, _start_worker, reports, numbers) as pool:
+        try:
+            with startable(), starting():  # until all workers are known, so that they can be ended
+                futures: dict[Future[pd.DataFrame], tuple[Run, Shard]] = {
+                    pool.submit(_train_in_worker, run, shard, devices.accelerator, position): (run, shard)
+                    for position, (run, shard) in enumerate(todo)
+                }
+            pending = set(futures)
+            while pending:
+                done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                while not reports.empty():
+                    position, told = reports.get()
+                    if isinstance(told, str):
+                        note(todo[position][0], told)
+                    else:
+                        progress.advanced(*todo[position], told)
+                for future in done:
+                    progress.finished(*futures[future], future.result())
+                    yield futures[future]
+        except BrokenProcessPool:
+            raise broken(pool) from None
+        except BaseException:
+            # also in the middle of a shard: Lightning would catch a SIGTERM and train on. Shards are on disk
+            # whole or not at all
+            kill(pool)
+            raise
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(reports: "SimpleQueue[tuple[int, int | str]]", numbers: "SimpleQueue[int]") -> None:
+    _worker["reports"], _worker["number"] = reports, numbers.get()
+    # a worker has one thread: it compiles in its own process and starts no others
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+
+
+def _train_in_worker(run: Run, shard: Shard, accelerator: str, position: int) -> pd.DataFrame:
+    def tell(what: int | str) -> None:
+        _worker["reports"].put((position, what))
+
+    return _train_shard(run, shard, accelerator, _worker["number"], tell, tell)
+
+
+def _train_shard(
+    run: Run, shard: Shard, accelerator: str, device: int, advance: Advance, note: Note = warnings.warn
+) -> pd.DataFrame:
+    table, state = train_alone(run, shard, accelerator, device, advance, note, resumes=True)
+    run.write_trained(shard, table, state)
+    return table

@@ -1,0 +1,250 @@
+"""Where replications lie: below a root, in installed packages, or at a path."""
+
+import importlib.metadata
+import importlib.util
+import itertools
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from common.errors import InputError, one_line
+from common.specs.document import nearest
+from common.specs.spec import Spec, load_spec
+from common.system.files import SUITE, given_path, is_installed
+from common.system.text import line, visible
+
+
+class Found(NamedTuple):
+    """A replication called `name` (`paper/result`), its spec at `path`.
+
+    `root` holds its folders `replications/` and `expected/`. `installed`: it came with a package, so that its
+    modules can be imported as they are.
+    """
+
+    name: str
+    path: Path
+    root: Path
+    installed: bool = False
+
+    @property
+    def expected(self) -> Path:
+        """The file with its claims."""
+        return self.root / "expected" / f"{self.name}.yaml"
+
+    @property
+    def record(self) -> Path:
+        """The file with our own numbers."""
+        return self.expected.with_suffix(".record.yaml")
+
+    def spec(
+        self,
+        profile: str = "full",
+        control: str | None = None,
+        overrides: Mapping[str, tuple[Any, str]] | None = None,
+    ) -> Spec:
+        """Its spec, as `load_spec` reads it; modules are then imported from its root too."""
+        root = self.root.resolve()
+        # an installed suite is there already, perhaps by a link; put first, it could hide Python's modules
+        if not self.installed and root not in [Path(entry).resolve() for entry in sys.path]:
+            sys.path.insert(0, str(root))
+        return load_spec(self.path, profile, control, overrides)
+
+
+Tell = Callable[[str], None]
+"""Takes a line on what is not as it should be and stops nothing."""
+
+
+def find_root(given: Path | None = None) -> Path:
+    """The root: `given`, else the working directory if it is one, else where this package is.
+
+    Raises:
+        InputError: if it has no folder of replications.
+    """
+    root = given or (Path.cwd() if (Path.cwd() / "replications").is_dir() else SUITE)
+    if not (root / "replications").is_dir():
+        hint = "give the suite's folder with --root"
+        if root.name == "replications" and root.is_dir():
+            hint = f"give the folder around it, --root {root.resolve().parent}"
+        raise InputError(f"{root}: no folder replications/ in it; {hint}")
+    return root
+
+
+def results_folder(root: Path) -> Path:
+    """Where results are stored by default: in `root`, or in the working directory if it is installed."""
+    return (Path.cwd() if is_installed(root) else root) / "results"
+
+
+def find_specs(root: Path) -> dict[str, Found]:
+    """The replications below `root` itself, by name.
+
+    Raises:
+        InputError: if a name is not text.
+    """
+    specs = {
+        name: Found(name, path, root)
+        for path in sorted((root / "replications").glob("*/*.yaml"))
+        # what is hidden is some program's own
+        if not (name := f"{path.parent.name}/{path.stem}").startswith(".") and not path.name.startswith(".")
+    }
+    for name, found in specs.items():
+        if visible(name) != name:  # such as bytes that are not UTF-8
+            raise InputError(f"{found.path}: a report cannot hold this name; rename the file or its folder")
+    return specs
+
+
+def find_own(root: Path) -> dict[str, Found]:
+    """All replications of `root`, by name, where nothing looks like one and is none.
+
+    Raises:
+        InputError: if there are none, or there is a YAML file that would be passed over, also in expected/.
+    """
+    specs = find_specs(root)
+    where = root / "replications"
+    if not specs:
+        near = next(_yaml_like(where, exactly=False), None)
+        instead = f", but {near.relative_to(where)}" if near else "; `replicate new PAPER/RESULT` makes one"
+        raise InputError(f"{where}: nothing to judge: no spec PAPER/RESULT.yaml in it{instead}")
+    if lines := list(_passed_over(root, specs)):
+        raise InputError(lines[0] + (f" (and {len(lines) - 1} more such files)" if lines[1:] else ""))
+    return specs
+
+
+def find_all(root: Path, tell: Tell = lambda line: None) -> list[Found]:
+    """The replications below `root`, then those of installed packages.
+
+    A package has an entry point of the group `replications`, which names a package of its own that is called
+    `replications`; the folder around that is then a root like any other. One that names something else, or
+    that cannot be imported, is told and left out.
+    """
+    found = list(find_specs(root).values())
+    roots = {root.resolve()}
+    try:
+        entries = list(importlib.metadata.entry_points(group="replications"))
+    except Exception as error:  # any package's metadata may be damaged, in any way
+        tell(f"installed packages: entry points cannot be read: {type(error).__name__}: {one_line(error)}")
+        entries = []
+    for entry in entries:
+        try:
+            folders = _folders(entry)
+        except InputError as error:
+            tell(str(error))
+            continue
+        for folder in folders:
+            if folder.parent not in roots:
+                found += [one._replace(installed=True) for one in find_specs(folder.parent).values()]
+            roots.add(folder.parent)
+    return found
+
+
+def find_named(root: Path, names: Sequence[str], tell: Tell = lambda line: None) -> list[Found]:
+    """The replications that `names` say, each once, all of the root's own if there are no names.
+
+    A name is that of one below `root` or installed, or the file of a spec.
+
+    Raises:
+        InputError: if one is not found or in two roots, or if there are no names and `find_own` raises.
+    """
+    if not names:
+        return list(find_own(root).values())
+    everywhere: list[Found] = []
+    if not all(name.endswith(".yaml") for name in names):
+        everywhere = find_all(root, tell)
+    found = [
+        _at(root, given_path(name)) if name.endswith(".yaml") else _by_name(everywhere, name)
+        for name in names
+    ]
+    return list({(one.root.resolve(), one.name): one for one in found}.values())
+
+
+def find_spec(root: Path, name: str) -> Found:
+    """The replication called `name`, below `root` or installed, or the one whose spec is the file `name`.
+
+    Raises:
+        InputError: if there is none, or two roots have one of that name.
+    """
+    return find_named(root, [name])[0]
+
+
+def _by_name(everywhere: list[Found], name: str) -> Found:
+    found = [one for one in everywhere if one.name == name]
+    if not found:
+        known = nearest(name, [one.name for one in everywhere])
+        raise InputError(f"{name}: no such replication; {known}")
+    if len(found) > 1:
+        roots = " and in ".join(str(one.root) for one in found)
+        raise InputError(f"{name}: in {roots}; give one of these folders with --root")
+    return found[0]
+
+
+def _yaml_like(folder: Path, *, exactly: bool = True) -> Iterator[Path]:
+    """The files below `folder` that are YAML by their ending, in any spelling; also in papers that are links.
+
+    Without `exactly` also those that have it somewhere in their name, as `result.yaml.txt`.
+    """
+    ending = re.compile(r"\.ya?ml$" if exactly else r"\.ya?ml|^ya?ml$", re.IGNORECASE)
+    for path in sorted({*itertools.chain(folder.glob("*/*"), folder.rglob("*"))}):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if ending.search(path.name) and not hidden and not path.is_dir():
+            yield path
+
+
+def _passed_over(root: Path, specs: Mapping[str, Found]) -> Iterator[str]:
+    """A line for each YAML file that looks like a spec, claims or a record, and that nothing would read."""
+    known = {found.path for found in specs.values()}
+    for path in _yaml_like(root / "replications"):
+        if path not in known:
+            yield f"{path}: would be passed over: a spec is replications/PAPER/RESULT.yaml; move or remove it"
+    read = {path for found in specs.values() for path in (found.expected, found.record)}
+    for path in _yaml_like(root / "expected"):
+        if path not in read:
+            name = f"{path.parent.name}/{path.stem.removesuffix('.record')}"
+            if path.parent.parent == root / "expected" and path.suffix == ".yaml":
+                hint = "" if not specs else f"; {nearest(name, list(specs))}"
+                yield f"{path}: claims without a spec: no replications/{name}.yaml{hint}"
+            else:
+                where = "expected/PAPER/RESULT.yaml or RESULT.record.yaml"
+                yield f"{path}: would be passed over: claims are {where}; move or remove it"
+
+
+def announce(found: Iterable[Found], root: Path) -> None:
+    """Say whose code will run that is neither the root's nor installed; called before it is imported."""
+    for other in dict.fromkeys(one.root for one in found if one.root != root and not one.installed):
+        sys.stderr.write(f"{line(f'replicate: importing code from {other}')}\n")
+
+
+def _at(root: Path, path: Path) -> Found:
+    try:
+        whole = path.resolve()
+    except (OSError, RuntimeError) as error:  # links that go round in a circle
+        raise InputError(f"{path}: cannot be read: {one_line(error)}") from None
+    if whole.parent.parent.name != "replications":
+        raise InputError(f"{path}: expected ROOT/replications/PAPER/RESULT.yaml")
+    own = whole.parents[2]
+    specs = find_specs(root if own == root.resolve() else own)
+    name = f"{whole.parent.name}/{whole.stem}"
+    if name not in specs:
+        raise InputError(f"{path}: no such file; {nearest(name, list(specs))}")
+    return specs[name]
+
+
+def _folders(entry: importlib.metadata.EntryPoint) -> list[Path]:
+    """The folders of the package that an entry point names.
+
+    Raises:
+        InputError: if it names something else, or that cannot be imported.
+    """
+    who = f"entry point {entry.name!r}: {entry.value!r}"
+    try:
+        if entry.dist:
+            who = f"{entry.dist.name}: {who}"
+        module = importlib.util.find_spec(entry.module)  # imports the package around it
+    except ModuleNotFoundError:
+        module = None
+    except (Exception, SystemExit) as error:  # whatever that package does
+        raise InputError(f"{who} cannot be imported: {type(error).__name__}: {one_line(error)}") from None
+    folders = [Path(folder).resolve() for folder in (module and module.submodule_search_locations) or []]
+    if not folders or any(folder.name != "replications" for folder in folders):
+        raise InputError(f"{who} is no package PACKAGE.replications")
+    return folders

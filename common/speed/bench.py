@@ -1,0 +1,195 @@
+"""How fast training is, beside the plain way to train the same networks and beside the machine's ceiling."""
+
+import functools
+import importlib
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from common.computed import Computed
+from common.ensemble import Ensemble
+from common.runs.shard import build
+from common.runs.store import Run
+from common.runs.training import Devices, Progress, train_shards
+from common.specs.spec import Spec, load_spec
+from common.specs.sweep import Shard, shards
+from common.speed.ceiling import Bound, Machine, count
+
+SECONDS, PLAIN_SECONDS = 5.0, 2.0
+"""How long each way is timed at least."""
+
+SHAPES = 3
+"""Of a replication at most so many shapes of network are timed, from that with the least work to the most."""
+
+PLAIN_NETWORKS = 400
+"""Networks that the plain way trains at once: of 100 to 5000 the fastest per network."""
+
+NEVER = 10**9
+"""Steps that are not reached: timing ends training."""
+
+
+class Speed(NamedTuple):
+    """The rates of networks of one shape, in networks x steps per second, `networks` of them at once."""
+
+    shape: str
+    networks: int
+    ours: float
+    plain: float
+    bound: Bound
+
+
+class Bench(NamedTuple):
+    """A replication's speeds, and the seconds that its sweep, without controls, takes at them.
+
+    If training stops when networks are settled, these are the most that it can take.
+    """
+
+    speeds: list[Speed]
+    ours: float
+    plain: float
+    at_most: bool
+
+
+def bench(spec: Spec, machine: Machine) -> Bench | None:
+    """Time the networks of a spec, a shard of them on each device; None if it is calculated.
+
+    Ours is the whole way that a run takes, workers, draws and Trainer; starting these, compiling, and looking
+    whether networks are settled do not count. The plain way trains some of the same networks with as many
+    threads as there are workers: as the spec's `plain` does, else `train_plainly`. Of many shapes a few are
+    timed; what others take is interpolated, on the arithmetic of a step.
+    """
+    if issubclass(spec.model_class, Computed):
+        return None
+    shapes = _shapes(spec)
+    least = {name: count(spec, pieces[0].rows) for name, pieces in shapes.items()}
+    work = {name: least[name].arithmetic() / least[name].networks for name in shapes}
+    order = sorted(shapes, key=lambda name: work[name])
+    places = np.linspace(0, len(order) - 1, min(SHAPES, len(order))).round().astype(int)
+    speeds = []
+    for name in (order[place] for place in places):
+        shard = shapes[name][0]
+        ours = _ours(spec, shard, machine.devices)
+        plain = _plain(spec, shard.rows, machine.devices)
+        networks = len(shard.rows) * machine.devices.n
+        speeds.append(Speed(name, networks, ours, plain, machine.bound(least[name])))
+    timed = [work[speed.shape] for speed in speeds]
+    steps = {name: spec.fields.trainer.max_steps * sum(len(s.rows) for s in shapes[name]) for name in shapes}
+
+    def sweep(rates: list[float]) -> float:
+        each = np.interp([work[name] for name in shapes], timed, 1 / np.array(rates))
+        return float(each @ np.array([steps[name] for name in shapes]))
+
+    ours, plain = sweep([speed.ours for speed in speeds]), sweep([speed.plain for speed in speeds])
+    return Bench(speeds, ours, plain, spec.fields.trainer.stop_when_settled)
+
+
+def _shapes(spec: Spec) -> dict[str, list[Shard]]:
+    """The shards of the sweep by shape, named by the factors that differ between shapes."""
+    cut = shards(spec)
+    values = pd.concat([shard.rows.iloc[:1] for shard in cut])
+    told = [name for name in spec.structural() if values[name].nunique(dropna=False) > 1]
+    shapes: dict[str, list[Shard]] = {}
+    for shard in cut:
+        first = shard.rows.iloc[0]
+        shapes.setdefault(", ".join(f"{name} = {first[name]}" for name in told), []).append(shard)
+    return shapes
+
+
+class _Enough(Exception):  # noqa: N818  # no error: what is to be known is known
+    """Training was timed."""
+
+
+class _Watch(Progress):
+    """Notes when shards have done how much, and ends training `SECONDS` after all of them have begun."""
+
+    def __init__(self, n_shards: int) -> None:
+        self.done: list[list[tuple[float, int]]] = [[] for _ in range(n_shards)]
+
+    def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
+        now, done = time.perf_counter(), self.done[shard.number]
+        total = (done[-1][1] if done else 0) + network_steps
+        if done and now < done[-1][0] + 0.05:  # told of at once: up to then, not from then on
+            done[-1] = (done[-1][0], total)
+        else:
+            done.append((now, total))
+        if all(self.done) and min(told[-1][0] - told[0][0] for told in self._told()) >= SECONDS:
+            raise _Enough
+
+    def rate(self) -> float:
+        """Network-steps per second, of all shards together."""
+        return sum((told[-1][1] - told[0][1]) / (told[-1][0] - told[0][0]) for told in self._told())
+
+    def _told(self) -> list[list[tuple[float, int]]]:
+        """What came after all shards had begun, of each at least the last that came."""
+        begun = max(done[0][0] for done in self.done)
+        return [[told for told in done if told[0] >= begun] or done[-1:] for done in self.done]
+
+
+def _ours(spec: Spec, shard: Shard, devices: Devices) -> float:
+    overrides = {"trainer.max_steps": (NEVER, "bench"), "trainer.stop_when_settled": (False, "bench")}
+    spec = load_spec(spec.path, spec.profile, overrides=overrides)
+    watch = _Watch(devices.n)
+    with TemporaryDirectory() as folder, suppress(_Enough):
+        run = Run(spec, Path(folder))
+        for _ in train_shards([(run, Shard(i, shard.rows)) for i in range(devices.n)], devices, watch):
+            pass
+    return watch.rate()
+
+
+def _plain(spec: Spec, rows: pd.DataFrame, devices: Devices) -> float:
+    some = rows[:: -(-len(rows) // PLAIN_NETWORKS)]
+    train: Callable[[pd.DataFrame, int], object] = functools.partial(train_plainly, spec)
+    if spec.fields.plain is not None:
+        train = importlib.import_module(spec.fields.plain).train
+    before, threads = torch.get_num_threads(), devices.n if devices.accelerator == "cpu" else 1
+    torch.set_num_threads(threads)
+    try:
+        with torch.device(devices.accelerator):
+            train(some, 1)
+            steps, seconds = 1, 0.0
+            while seconds < PLAIN_SECONDS:
+                steps *= 2
+                start = time.perf_counter()
+                train(some, steps)
+                if devices.accelerator == "cuda":
+                    torch.cuda.synchronize()
+                seconds = time.perf_counter() - start
+    finally:
+        torch.set_num_threads(before)
+    return len(some) * steps / seconds
+
+
+def train_plainly(spec: Spec, rows: pd.DataFrame, steps: int) -> Ensemble:
+    """Train the networks in `rows`, of one shape, on torch's default device: a loop, autograd, and no more.
+
+    Each network has its own draws; the optimiser is the spec's as it comes, not fused.
+    """
+    device = torch.get_default_device()
+    with torch.device("cpu"):
+        ensemble = build(spec, rows)
+    assert isinstance(ensemble, Ensemble)
+    ensemble.to(device)
+    features, shape = ensemble.features, (len(rows), ensemble.features.batch_size)
+    weights, factors = dict(ensemble.weights.items()), ensemble.factors
+    chosen = ensemble.optimizer
+    if isinstance(chosen, functools.partial):
+        arguments = {k: v for k, v in chosen.keywords.items() if k not in ("fused", "foreach")}
+        chosen = functools.partial(chosen.func, **arguments)
+    optimizer = chosen(weights.values())
+    schedule = ensemble.lr_scheduler(optimizer) if ensemble.lr_scheduler else None
+    for _ in range(steps):
+        optimizer.zero_grad()
+        drawn = [torch.rand(shape) for _ in range(features.n_uniforms)]
+        loss = ensemble.loss(weights, factors, features.sample(drawn, factors)).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
+    return ensemble

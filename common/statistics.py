@@ -1,0 +1,69 @@
+"""Intervals of estimates over seeds: the jackknife, Wilson's interval of a fraction, errors added.
+
+Sources: Efron & Tibshirani (1993), chapter 11, for the jackknife; Wilson (1927) for his interval.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import stdtrit
+
+Interval = tuple[float, float]
+
+
+Z = 1.959964
+"""The 97.5 % quantile of the normal distribution."""
+
+
+def t_quantile(probability: float, seeds: int) -> float:
+    """The quantile of Student's t with seeds - 1 degrees of freedom."""
+    return float(stdtrit(seeds - 1, probability))
+
+
+def jackknife_error(samples: Sequence[float]) -> float:
+    """The standard error of an estimate, from its values with one seed left out, at least two of them."""
+    deviations = np.asarray(samples) - np.mean(samples)
+    return math.sqrt((len(samples) - 1) / len(samples) * float(deviations @ deviations))
+
+
+def jackknife(value: float, samples: Sequence[float]) -> Interval:
+    """The 95 % interval of the estimate `value`, from its values with one seed left out.
+
+    Without two samples there is no interval: it is infinite.
+    """
+    if len(samples) < 2:
+        return (-math.inf, math.inf)
+    half = t_quantile(0.975, len(samples)) * jackknife_error(samples)
+    return (value - half, value + half)
+
+
+def wilson(value: float, units: float, quantile: float) -> Interval:
+    """Wilson's interval of the fraction `value` of `units`, which need not be a whole number."""
+    scale = 1 + quantile**2 / units
+    centre = (value + quantile**2 / (2 * units)) / scale
+    half = quantile / scale * math.sqrt(value * (1 - value) / units + quantile**2 / (4 * units**2))
+    return (centre - half, centre + half)
+
+
+def fraction_interval(value: float, units: int, samples: Sequence[float]) -> Interval:
+    """The 95 % interval of a fraction of `units`: side by side the wider of jackknife and Wilson, in [0, 1].
+
+    The jackknife sees that units of one seed go together, but is too short near 0 and 1 and blind where all
+    units agree. Wilson's interval is neither; it counts as many independent units as would have the
+    jackknife's error (the effective sample size of Korn & Graubard 1998), and takes the t quantile, as that
+    error is estimated.
+    """
+    low, high = jackknife(value, samples)
+    if math.isinf(low):
+        return (low, high)
+    variance = jackknife_error(samples) ** 2
+    independent = min(units, value * (1 - value) / variance) if variance and 0 < value < 1 else units
+    score = wilson(value, independent, t_quantile(0.975, len(samples)))
+    return (max(0.0, min(low, score[0])), min(1.0, max(high, score[1])))
+
+
+def widen(value: float, interval: Interval, half_width: float) -> Interval:
+    """`interval` of `value` with an independent error of that half width added in quadrature."""
+    low, high = interval
+    return (value - math.hypot(value - low, half_width), value + math.hypot(high - value, half_width))

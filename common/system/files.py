@@ -1,0 +1,107 @@
+"""Files of results: written whole or not at all, and never through a link."""
+
+import functools
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from common.errors import InputError
+
+SUITE = Path(__file__).resolve().parents[2]
+"""The folder that this `common/` lies in."""
+
+
+def given_path(text: str | Path) -> Path:
+    """The path that a user has given, with ~ expanded also where no shell has done it.
+
+    Raises:
+        InputError: if it is empty, or there is no such user.
+    """
+    if not str(text).strip():
+        raise InputError("an empty path; expected a folder or a file, . for this folder")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{text}: {error}") from None
+
+
+def write(path: Path, data: bytes | str, within: Path) -> None:
+    """Write the file `path`, all at once; `within` is the folder that the user named, above it.
+
+    Raises:
+        InputError: if it cannot be written, or a folder on the way from `within` is a link. What was there
+            before is then as it was.
+    """
+    with told_of(path.parent):
+        refuse_links(path.parent, within)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # of its own name, so that two writers cannot mix; renamed once it is whole
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):  # it was never made
+                temporary.unlink(missing_ok=True)
+
+
+def refuse_links(folder: Path, within: Path) -> None:
+    """See that no folder from `within`, which may be a link, down to `folder` is one.
+
+    Results that came from somebody else may hold links to anywhere.
+
+    Raises:
+        InputError: for the first link.
+    """
+    for part in (folder, *folder.parents):
+        if part == within:
+            return
+        if part.is_symlink():
+            raise _link(part)
+
+
+def refuse_links_in(folder: Path) -> None:
+    """See that neither `folder` nor anything in it is a link.
+
+    Raises:
+        InputError: for the first link.
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if (path := Path(parent, name)).is_symlink():
+                raise _link(path)
+
+
+def _link(path: Path) -> InputError:
+    return InputError(f"{path}: is a link, and results are never written through one; remove it")
+
+
+@contextmanager
+def told_of(folder: Path) -> Iterator[None]:
+    """Say of an error of the file system that it is one, and where, in one line."""
+    try:
+        yield
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise InputError(
+            f"{folder}: cannot be written: {why}; what is finished is kept, the same command goes on from it"
+        ) from error
+
+
+def is_installed(root: Path) -> bool:
+    """Whether an installer has put the replications of `root` where they are, to be read and not written."""
+    return _is_installed(root.resolve())
+
+
+@functools.cache
+def _is_installed(whole: Path) -> bool:
+    for folder in (whole, *whole.parents):
+        if folder.name in ("site-packages", "dist-packages"):
+            return True
+        start = (whole / "replications").relative_to(folder).as_posix() + "/"
+        for record in folder.glob("*.dist-info/RECORD"):  # a package may also be put anywhere, with --target
+            if f"\n{start}" in "\n" + record.read_text(encoding="utf-8", errors="replace"):
+                return True
+    return False

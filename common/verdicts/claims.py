@@ -1,0 +1,296 @@
+"""Published claims, as the files in `expected/` have them: `load_claims(path, code)`."""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, PositiveInt, model_validator
+
+from common.specs.arguments import check_arguments, class_arguments
+from common.specs.document import Document, Place, Strict, nearest
+from common.statistics import Interval, Z
+
+Text = Annotated[str, Field(min_length=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+_MOST = float(np.finfo(np.float32).max)
+"""No estimate is larger: networks are of float32."""
+
+PARTS = {
+    "published": [{"published", "margin"}],
+    "theory": [{"theory", "margin"}],
+    "ordering": [{"bound"}],
+    "fraction": [{"bound"}, {"published", "margin"}],
+    "fit": [{"bound", "power"}],
+}
+"""Which keys a claim of each kind needs besides those of every claim: one of these sets."""
+
+
+class Verdict(StrEnum):
+    """The answer to the question whether a claim was reproduced."""
+
+    REPRODUCED = "reproduced"
+    NOT_REPRODUCED = "not reproduced"
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
+
+
+class Source(Strict):
+    """Where a claim was published, and how its number was read there."""
+
+    paper: Text
+    """The key of the paper in the folder's `citation.bib`."""
+    where: Text
+    """The section, figure or table."""
+    read_by: Literal["text", "digitised", "derived", "code"]
+    """How it was read: stated in the text, digitised from a figure, or taken from published code. `derived`
+    marks a claim that this suite makes, not the paper; the two are counted apart."""
+
+
+class Published(Strict):
+    """A published number and what is known of its error; what is not known is absent."""
+
+    value: Finite
+    """The number."""
+    sd: Positive | None = None
+    """The standard deviation over the networks (or runs) behind the number; needs `n`."""
+    n: PositiveInt | None = None
+    """How many networks (or runs) the number is a mean of."""
+    reading_error: Positive | None = None
+    """The half width of the 95 % interval of reading the number off a figure."""
+    resolution: Positive | None = None
+    """The step of the grid behind the number."""
+
+    @model_validator(mode="after")
+    def _has_sample_size(self) -> Self:
+        if self.sd is not None and self.n is None:
+            raise ValueError("sd needs n, the number of networks that it is over")
+        return self
+
+    @property
+    def error(self) -> float:
+        """The standard error; the grid's error is uniform over one step, so its sd is step / sqrt(12)."""
+        sampling = (self.sd or 0) / math.sqrt(self.n or 1)
+        return math.hypot(sampling, (self.reading_error or 0) / Z, (self.resolution or 0) / math.sqrt(12))
+
+
+class Theory(Strict):
+    """A value that a theory gives, without error."""
+
+    value: Finite
+    """The number."""
+
+
+class Margin(Strict):
+    """How far from the value still counts as the same result, and the rule that says so.
+
+    The rule `published_precision` is 2 · 1.96 standard errors of the published number. The interval of the
+    difference is at least 1.96 of them wide on each side, so this is the smallest margin at which a same
+    result passes with 95 % power when our own error is negligible.
+    """
+
+    rule: Text
+    """Where the margin comes from: `published_precision`, or the reason in words."""
+    value: Positive | None = None
+    """The margin; left out with the rule `published_precision`."""
+
+    @model_validator(mode="after")
+    def _has_one_value(self) -> Self:
+        if (self.rule == "published_precision") != (self.value is None):
+            raise ValueError("give either the rule published_precision, or a value with its rule")
+        return self
+
+
+class Bound(Strict):
+    """A one-sided acceptance region, and the rule that it follows."""
+
+    rule: Text
+    """Where the bound comes from, in words."""
+    at_least: Finite | None = None
+    """The lower end of the acceptance region."""
+    at_most: Finite | None = None
+    """The upper end of the acceptance region; give exactly one of the two."""
+
+    @model_validator(mode="after")
+    def _has_one_side(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give exactly one of at_least and at_most")
+        return self
+
+
+class Power(Strict):
+    """With how many seeds a goodness-of-fit test sees what it is meant to see, and the rule that says so."""
+
+    seeds: PositiveInt
+    """How many seeds the test needs."""
+    rule: Text
+    """How that number was found, in words."""
+
+
+class Estimate(Strict):
+    """A function of the replication's code, or the mean of a metric over the rows `at` given factors.
+
+    A function whose first parameter is `table` is empirical; for a fraction it returns a Series of bool, one
+    entry per unit judged, else a float, and it raises `ValueError` where it cannot be formed. A function
+    without `table` is exact theory. An empirical estimate must be smooth in the seeds: for a median or a
+    maximum over seeds the jackknife fails (a median over 10 seeds is covered in 75 % of cases, not in 95 %).
+    """
+
+    function: Text | None = None
+    """The name of a function in the replication's code."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the function by name, beside the table."""
+    metric: Text | None = None
+    """A column of the instances table; give exactly one of `function` and `metric`."""
+    at: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """With `metric`: the values of factors that select the rows."""
+    statistic: Literal["mean"] = "mean"
+    """With `metric`: what is taken over the rows."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.function is None) == (self.metric is None):
+            raise ValueError("give exactly one of function and metric")
+        foreign = {"at", "statistic"} if self.function else {"args"}
+        if both := sorted(foreign & self.model_fields_set):
+            raise ValueError(f"{both[0]} does not go with {'function' if self.function else 'metric'}")
+        return self
+
+
+class Claim(Strict):
+    """One published statement and how it is tested.
+
+    A claim of kind `fit` is that many numbers are all as said. Its estimate is a p-value, and `bound`'s
+    at_least the rate of false alarms: below it the claim is not reproduced, above it reproduced if there are
+    seeds enough for the test to have seen a difference, as `power` says.
+    """
+
+    statement: Text
+    """What was published, in a line that can be read alone."""
+    kind: Literal["published", "theory", "ordering", "fraction", "fit"]
+    """What the estimate is compared with; it decides which other keys are needed."""
+    source: Source
+    """Where the statement stands."""
+    estimate: Estimate
+    """What is computed from our networks."""
+    published: Published | None = None
+    """The published number."""
+    theory: Theory | None = None
+    """The number that theory gives."""
+    margin: Margin | None = None
+    """How far from that number the acceptance region reaches."""
+    bound: Bound | None = None
+    """The end of an acceptance region that is open on the other side."""
+    power: Power | None = None
+    """For kind `fit`: how many seeds the test needs."""
+    profiles: list[Text] | None = Field(default=None, min_length=1)
+    """The profiles that have the networks of this claim; in others it is not judged. Default: all."""
+    investigated: Text | None = None
+    """What was found out about a claim that was not reproduced."""
+
+    @model_validator(mode="after")
+    def _has_its_parts(self) -> Self:
+        parts = ("published", "theory", "margin", "bound", "power")
+        given = {part for part in parts if getattr(self, part)}
+        if given not in PARTS[self.kind]:
+            wanted = " or ".join(" and ".join(sorted(parts, reverse=True)) for parts in PARTS[self.kind])
+            raise ValueError(f"kind {self.kind} needs {wanted}, got {', '.join(sorted(given)) or 'none'}")
+        if self.margin and self.margin.value is None and not self.published_half_width:
+            raise ValueError(
+                "margin published_precision needs a published error: sd and n, reading_error or resolution"
+            )
+        if self.kind == "fraction" and self.estimate.metric:
+            raise ValueError("kind fraction needs estimate.function, which says of each unit: true or false")
+        if self.kind == "fit" and (self.estimate.metric or not self.bound or self.bound.at_least is None):
+            raise ValueError("kind fit needs estimate.function, a p-value, and bound.at_least")
+        return self
+
+    @model_validator(mode="after")
+    def _can_pass_and_fail(self) -> Self:
+        low, high = self.region
+        least, most = (-_MOST, _MOST) if self.kind not in ("fraction", "fit") else (0.0, 1.0)
+        ends = "" if most > 1 else " from 0 to 1"
+        if self.bound is None and (low < -_MOST or high > _MOST):
+            raise ValueError("the margin reaches beyond all numbers of float32; set a smaller one")
+        if low <= least and high >= most:
+            raise ValueError(f"any number{ends} is accepted, so the claim cannot fail; set a tighter bound")
+        # an interval of a fraction never lies at 0 or 1 alone
+        if low >= most or high <= least:
+            raise ValueError(f"no number{ends} is accepted, so the claim cannot pass; set a wider bound")
+        return self
+
+    @property
+    def published_half_width(self) -> float:
+        """Half the 95 % interval of the published number, 0 if there is none."""
+        return Z * self.published.error if self.published else 0.0
+
+    @property
+    def region(self) -> Interval:
+        """The values that count as reproduced, both ends included."""
+        if self.bound is not None:
+            low, high = self.bound.at_least, self.bound.at_most
+            return (-math.inf if low is None else low, math.inf if high is None else high)
+        target = self.published or self.theory
+        assert target is not None
+        assert self.margin is not None
+        margin = 2 * self.published_half_width if self.margin.value is None else self.margin.value
+        return (target.value - margin, target.value + margin)
+
+
+class ClaimsFile(Strict):
+    """The claims of one replication: the content of `expected/PAPER/RESULT.yaml`."""
+
+    claims: dict[str, Claim] = Field(min_length=1)
+    """The claims by name."""
+
+
+def load_claims(path: Path, code: ModuleType) -> dict[str, Claim]:
+    """The claims in the file `path`, by name; `code` is the module that has their estimates.
+
+    Raises:
+        InputError: for the first mistake, with its file, line and key, and what would be right.
+    """
+    document = Document.load(path)
+    claims = document.validate(ClaimsFile).claims
+    for name, claim in claims.items():
+        if claim.estimate.function is not None:
+            _check_function(document, ("claims", name, "estimate"), claim, code)
+    return claims
+
+
+def n_claims_in(path: Path) -> int:
+    """How many claims the file `path` has, read without the code of their estimates.
+
+    Raises:
+        InputError: as `load_claims`.
+    """
+    return len(Document.load(path).validate(ClaimsFile).claims)
+
+
+def _check_function(document: Document, place: Place, claim: Claim, code: ModuleType) -> None:
+    functions = [n for n, f in vars(code).items() if inspect.isfunction(f) and not n.startswith("_")]
+    name = str(claim.estimate.function)
+    if name not in functions:
+        hint = nearest(name, functions)
+        raise document.error((*place, "function"), f"no function {name!r} in {code.__name__}; {hint}")
+    if claim.kind in ("fraction", "fit") and not is_empirical(claim, code):
+        raise document.error((*place, "function"), f"kind {claim.kind} needs {name}(table, ...)")
+    check_arguments(document, (*place, "args"), class_arguments(getattr(code, name)), claim.estimate.args)
+
+
+def is_empirical(claim: Claim, code: ModuleType) -> bool:
+    """Whether the estimate of a claim is formed from the instances table; else it is exact theory."""
+    return claim.estimate.function is None or _takes_table(getattr(code, claim.estimate.function))
+
+
+@functools.cache  # asked for every claim and seed, and a signature takes long to read
+def _takes_table(function: Callable[..., object]) -> bool:
+    return next(iter(inspect.signature(function).parameters), "") == "table"

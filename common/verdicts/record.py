@@ -1,0 +1,236 @@
+"""Our own reference numbers, `expected/<paper>/<result>.record.yaml`: read, written, compared with a run."""
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, NamedTuple, Self
+
+import numpy as np
+import yaml
+from pydantic import Field, model_validator
+
+from common.specs.document import Document, Loader, Strict
+from common.statistics import jackknife, jackknife_error, t_quantile, widen
+from common.system.files import write
+from common.verdicts.claims import Claim, Verdict
+from common.verdicts.evaluate import Outcome, verdict_of
+
+FALSE_ALARMS = 0.01
+"""The probability that a run of the whole suite reports a moved value where nothing has changed."""
+
+_NEIGHBOURS = (
+    {Verdict.REPRODUCED, Verdict.INCONCLUSIVE},
+    {Verdict.INCONCLUSIVE, Verdict.NOT_REPRODUCED},
+)
+
+_HEADER = "# Written by `replicate record`, never by hand.\n"
+_DIGITS = 6
+
+# text in a file is read back as what it looks like, so strict models need the text itself
+RecordedVerdict = Annotated[Verdict, Field(strict=False)]
+
+
+class RecordedClaim(Strict):
+    """What became of one claim; `samples` are its estimates with one seed left out."""
+
+    verdict: RecordedVerdict
+    value: float
+    low: float
+    high: float
+    samples: list[float]
+
+    @model_validator(mode="after")
+    def _has_numbers(self) -> Self:
+        if self.verdict is Verdict.INVALID:
+            return self
+        if not all(map(math.isfinite, [self.value, *self.samples])):
+            raise ValueError("value and samples must be numbers; record it anew")
+        if len(self.samples) == 1:
+            raise ValueError("a single sample has no spread; record it anew")
+        no_interval = math.isinf(self.low) and math.isinf(self.high) and self.verdict is Verdict.INCONCLUSIVE
+        if not (no_interval or (self.low <= self.value <= self.high and math.isfinite(self.high - self.low))):
+            raise ValueError("low and high must be numbers on both sides of value; record it anew")
+        return self
+
+
+class Record(Strict):
+    """The reference run of one profile: what ran, on what, and what came out."""
+
+    hash: str
+    versions: dict[str, str]
+    device: str
+    commit: str
+    date: str
+    claims: dict[str, RecordedClaim]
+    controls: dict[str, dict[str, RecordedVerdict]] = Field(default_factory=dict)
+
+
+class _RecordFile(Strict):
+    profiles: dict[str, Record]
+
+
+class Change(NamedTuple):
+    """One thing that is not as recorded: the claim (or `control: claim`), and what is the matter with it.
+
+    `by_chance`: the networks differ by no more than they may, and the verdict went to or from inconclusive.
+    """
+
+    claim: str
+    problem: str
+    by_chance: bool = False
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes all text that our loader would read as something else, such as the commit 123e456."""
+
+    yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
+
+
+def recorded(outcome: Outcome) -> RecordedClaim:
+    """The part of `outcome` that a record keeps, at the precision of a record."""
+    value, low, high, *samples = map(_rounded, [outcome.value, outcome.low, outcome.high, *outcome.samples])
+    return RecordedClaim(verdict=outcome.verdict, value=value, low=low, high=high, samples=samples)
+
+
+def load(path: Path) -> dict[str, Record]:
+    """The records in the file `path`, by profile; none if there is no such file.
+
+    Raises:
+        InputError: if the file is not a record.
+    """
+    return Document.load(path).validate(_RecordFile).profiles if os.path.lexists(path) else {}
+
+
+def save(path: Path, records: Mapping[str, Record]) -> None:
+    """Put `records`, by profile, into the file `path`, all at once or not at all."""
+    data = {"profiles": {profile: record.model_dump(mode="json") for profile, record in records.items()}}
+    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
+    write(path, _HEADER + text, within=path.parent)
+
+
+def differences(
+    record: Record | None,
+    outcomes: Mapping[str, Outcome],
+    controls: Mapping[str, Mapping[str, Verdict]],
+    n_claims: int,
+) -> list[Change]:
+    """What of `outcomes` and `controls` is not as in `record`, over the keys of both.
+
+    What is invalid was not judged: it is a problem, whatever the record says.
+
+    `n_claims` is the number of claims of the whole suite, over which the budget `FALSE_ALARMS` is split
+    evenly (Bonferroni). The test takes run and record for independent. Reruns with the same seeds differ
+    less than that, so the budget is an upper bound: on another kind of processor, which rounds otherwise,
+    some networks end elsewhere. A control's verdict other than "not reproduced" is always a problem, whatever
+    the record says.
+    """
+    claims = record.claims if record else {}
+    changes = []
+    for name in {**claims, **outcomes}:
+        if name not in outcomes:
+            changes.append(Change(name, "vanished: it is in the record, but was not evaluated"))
+        elif name not in claims:
+            changes.append(Change(name, f"new: {outcomes[name].verdict}, not in the record"))
+        elif change := _moved(name, claims[name], outcomes[name], n_claims):
+            changes.append(change)
+    was, now = _flat(record.controls if record else {}), _flat(controls)
+    for name in {**was, **now}:
+        if name not in now:
+            changes.append(Change(name, "vanished: this control is in the record, but was not run"))
+        elif now[name] is not Verdict.NOT_REPRODUCED:
+            changes.append(Change(name, f"{now[name]}, though the control breaks it on purpose"))
+        elif name not in was:
+            changes.append(Change(name, "new: this control is not in the record"))
+    return changes
+
+
+def uninvestigated(records: Mapping[str, Record], claims: Mapping[str, Claim]) -> list[Change]:
+    """The claims that the full profile's record has as other than reproduced, and that no text explains."""
+    full = records["full"].claims if "full" in records else {}
+    return [
+        Change(name, f"recorded as {full[name].verdict}, but `investigated` says nothing")
+        for name, claim in claims.items()
+        if name in full and full[name].verdict is not Verdict.REPRODUCED and claim.investigated is None
+    ]
+
+
+def unsound(record: Record, outcomes: Mapping[str, Outcome], *, same_hash: bool) -> list[Change]:
+    """The claims whose record does not follow from its own samples, so that nothing can be compared with it.
+
+    With the `same_hash` the seeds of record and `outcomes` are the same, and so is their number.
+    """
+    changes = []
+    for name, old in record.claims.items():
+        if name in outcomes and (problem := _unsound(old, outcomes[name], same_hash)):
+            changes.append(
+                Change(name, f"{problem}: it was changed by hand, or the claim was; record it anew")
+            )
+    return changes
+
+
+def _unsound(old: RecordedClaim, new: Outcome, same_hash: bool) -> str | None:
+    if Verdict.INVALID in (old.verdict, new.verdict):
+        return None
+    if same_hash and len(old.samples) != len(new.samples):
+        return f"the record has {len(old.samples)} samples, this run {len(new.samples)}"
+    if not old.samples or new.claim.power is not None or math.isinf(old.low):
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = widen(old.value, jackknife(old.value, old.samples), new.claim.published_half_width)
+    if new.claim.kind == "fraction":
+        low, high = max(0.0, low), min(1.0, high)
+    # samples have the digits of a record, and the interval is so many times as uncertain
+    digits = 10.0 ** (1 - _DIGITS) * max(map(abs, [old.value, *old.samples]))
+    slack = t_quantile(0.975, len(old.samples)) * math.sqrt(len(old.samples)) * digits
+    if not (old.low <= low + slack and high - slack <= old.high):
+        return "the record's samples spread further than its interval"
+    shifts = (-slack, 0.0, slack)
+    if old.verdict not in {
+        verdict_of((old.low + a, old.high + b), new.region) for a in shifts for b in shifts
+    }:
+        return f"recorded as {old.verdict}, which does not follow from its interval and the accepted values"
+    return None
+
+
+def _moved(name: str, old: RecordedClaim, new: Outcome, n_claims: int) -> Change | None:
+    distance, allowed = abs(new.value - old.value), _tolerance(old, new, n_claims)
+    if old.verdict is not new.verdict:
+        # where no estimate has changed, the judging has
+        by_chance = {old.verdict, new.verdict} in _NEIGHBOURS and distance <= allowed and not _same(old, new)
+        problem = f"verdict changed from {old.verdict} to {new.verdict}: {new.reason}"
+        return Change(name, problem, by_chance)
+    if new.verdict is Verdict.INVALID:
+        return Change(name, f"invalid, as recorded: {new.reason}")
+    if not distance <= allowed:
+        problem = f"value moved from {old.value:.6g} to {new.value:.6g}, by more than {allowed:.2g}"
+        return Change(name, problem)
+    return None
+
+
+def _same(old: RecordedClaim, new: Outcome) -> bool:
+    """Whether value and samples are the recorded ones, to the digits of a record."""
+    was, now = [old.value, *old.samples], [new.value, *new.samples]
+    return len(was) == len(now) and np.allclose(was, now, rtol=10.0 ** (1 - _DIGITS), atol=1e-9)
+
+
+def _tolerance(old: RecordedClaim, new: Outcome, n_claims: int) -> float:
+    """How far the value may have moved: the t quantile of the claim's share of the budget, and rounding."""
+    # one step of the last digit recorded, which for a theory is all
+    rounding = max(10.0 ** (1 - _DIGITS) * abs(old.value), 1e-9)
+    # without an interval, as of one seed, chance cannot be told from change: the same networks give the same
+    if math.isinf(old.low) or math.isinf(new.low):
+        return rounding
+    spreads = [samples for samples in (old.samples, new.samples) if samples]
+    if not spreads:
+        return rounding
+    error = math.hypot(*map(jackknife_error, spreads))
+    return rounding + t_quantile(1 - FALSE_ALARMS / n_claims / 2, min(map(len, spreads))) * error
+
+
+def _flat(controls: Mapping[str, Mapping[str, Verdict]]) -> dict[str, Verdict]:
+    return {f"{control}: {name}": v for control, claims in controls.items() for name, v in claims.items()}
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.{_DIGITS}g}")
