@@ -20,7 +20,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ex
 nitpicky = True
 # other projects' pages are not asked, so that this one is built without a network; machinery has no page
 nitpick_ignore_regex = [
-    ("py:.*", r"(?!common\.(metrics|ensemble|features|computed|notebook|style)\b).*"),
+    ("py:.*", r"(?!common\.(metrics|ensemble|features|computed|notebook|statistics|style|errors)\b).*"),
     ("py:.*", r".*\b(_\w+|[A-Z])"),  # private names and type variables
 ]
 

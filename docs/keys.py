@@ -62,7 +62,8 @@ def spec_schema() -> Schema:
                 "type": ["string", "integer"],
             },
             "optimizer": {
-                "description": "The optimizer of this entry's networks, in place of the spec's.",
+                "description": "The optimizer of this entry's networks, in place of the spec's; `part` tells them "
+                "from those of other entries.",
                 "$ref": "#/$defs/ClassSpec",
             },
         },
@@ -146,12 +147,11 @@ def _schema(model: type[BaseModel]) -> Schema:
 
 def _docstrings(model: type[BaseModel]) -> dict[str, str]:
     """The docstrings of a model's fields. Pydantic could read them too, but would at every start."""
-    (body,) = (
-        node.body for node in ast.parse(inspect.getsource(model)).body if isinstance(node, ast.ClassDef)
-    )
+    (found,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(found, ast.ClassDef)
     return {
         field.target.id: str(text.value.value)
-        for field, text in itertools.pairwise(body)
+        for field, text in itertools.pairwise(found.body)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
     }
