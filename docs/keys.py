@@ -62,8 +62,8 @@ def spec_schema() -> Schema:
                 "type": ["string", "integer"],
             },
             "optimizer": {
-                "description": "The optimizer of this entry's networks, in place of the spec's; `part` tells them "
-                "from those of other entries.",
+                "description": "The optimizer of this entry's networks, in place of the spec's; `part` "
+                "tells them from those of other entries.",
                 "$ref": "#/$defs/ClassSpec",
             },
         },
