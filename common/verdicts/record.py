@@ -15,6 +15,7 @@ from typing import Annotated, NamedTuple, Self, cast
 import numpy as np
 import pandas as pd
 import yaml
+from pandas.api.types import is_string_dtype
 from pydantic import Field, model_validator
 
 from common.errors import InputError, one_line
@@ -210,7 +211,9 @@ def _by_claim(table: pd.DataFrame) -> dict[str, _Samples]:
     Raises:
         ValueError: if it is another table.
     """
-    if [(name, str(dtype)) for name, dtype in table.dtypes.items()] != [*_COLUMNS.items()]:
+    # pandas takes texts for `str` or, by a setting of the user's, for `object`
+    dtypes = ["str" if is_string_dtype(column) else str(column.dtype) for _, column in table.items()]
+    if [*zip(table, dtypes, strict=True)] != [*_COLUMNS.items()]:
         raise ValueError(f"the columns are not {', '.join(f'{n} ({t})' for n, t in _COLUMNS.items())}")
     by_claim = table.groupby(["profile", "claim"], sort=False)
     if not (table["sample"] == by_claim.cumcount()).all():

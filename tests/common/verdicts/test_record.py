@@ -112,6 +112,20 @@ def test_saving_again_changes_nothing(tmp_path: Path) -> None:
     assert record_files(tmp_path) == ["result.record.yaml", "result.samples.parquet"]
 
 
+@pytest.mark.filterwarnings("ignore:.*infer_string")
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("read", [True, False])
+def test_pandas_kinds_of_text_are_one(tmp_path: Path, written: bool, read: bool) -> None:
+    """A setting, or a variable of the environment, makes texts Python's objects."""
+    path = tmp_path / "result.record.yaml"
+    records = {"full": record_of({"c": mean_of([1.0, 2.0, 4.0])}), "quick": record_of({"d": outcome(1.0)})}
+    for kept in (records, {"quick": records["quick"]}):
+        with pd.option_context("future.infer_string", written):
+            record.save(path, kept)
+        with pd.option_context("future.infer_string", read):
+            assert record.load(path) == kept
+
+
 def test_the_same_record_is_the_same_bytes(tmp_path: Path) -> None:
     records = {"full": record_of({"c": mean_of([1.0, 2.0, 4.0])}), "quick": record_of({"d": outcome(1.0)})}
     for name in ("a", "b"):
