@@ -31,9 +31,9 @@ def sources() -> list[str]:
     if (ROOT / ".git").exists():
         listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
         return sorted(name for name in listed if name and (ROOT / name).exists())
-    ours = {"common", "docs", "expected", "replications", "tests", ".ci", ".github", ".gitignore"}
+    ours = {"common", "docs", "expected", "replications", "tests", ".ci", ".github"}
     ours |= {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile"}
-    ours |= {"README.md", "pyproject.toml", "requirements.lock"}
+    ours |= {".gitattributes", ".gitignore", "README.md", "pyproject.toml", "requirements.lock"}
     names = (path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if path.is_file())
     return sorted(
         name

@@ -201,8 +201,8 @@ def _digest(replication: Replication, command: str, n_claims: int) -> str:
         digest.update(f"{run.hash} {manifest and manifest['instances_digest']}".encode())
     found = replication.found
     code = [*found.path.parent.glob("*.py"), *(SUITE / "common").rglob("*.py")]
-    for path in (found.path, found.expected, found.record, *sorted(code)):
-        digest.update(path.read_bytes() if path.exists() else b"")
+    for path in (found.path, found.expected, found.record, found.samples, *sorted(code)):
+        digest.update(path.read_bytes() if path.is_file() else b"")
     return digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import itertools
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,6 +39,11 @@ class Found(NamedTuple):
         """The file with our own numbers."""
         return self.expected.with_suffix(".record.yaml")
 
+    @property
+    def samples(self) -> Path:
+        """The file with the samples of these numbers, which belongs to the record."""
+        return samples_of(self.record)
+
     def spec(
         self,
         profile: str = "full",
@@ -50,6 +56,23 @@ class Found(NamedTuple):
         if not self.installed and root not in [Path(entry).resolve() for entry in sys.path]:
             sys.path.insert(0, str(root))
         return load_spec(self.path, profile, control, overrides)
+
+
+RESTORE = "restore both files of the record (`git checkout`), or remove them and record it anew"
+"""What to do about a record that cannot be read."""
+
+
+def samples_of(record: Path) -> Path:
+    """The file with the samples of the file `record`, beside it."""
+    return record.with_suffix("").with_suffix(".samples.parquet")
+
+
+def without_record(record: Path) -> str | None:
+    """A line on the samples of the file `record`, if they are there and it is not."""
+    samples = samples_of(record)
+    if os.path.lexists(record) or not os.path.lexists(samples):
+        return None
+    return f"{samples}: samples without their record: no {record.name} beside them; {RESTORE}"
 
 
 Tell = Callable[[str], None]
@@ -98,12 +121,14 @@ def find_own(root: Path) -> dict[str, Found]:
     """All replications of `root`, by name, where nothing looks like one and is none.
 
     Raises:
-        InputError: if there are none, or there is a YAML file that would be passed over, also in expected/.
+        InputError: if there are none, or there is a YAML file that would be passed over, also in expected/,
+            or samples that would.
     """
     specs = find_specs(root)
     where = root / "replications"
     if not specs:
-        near = next(_yaml_like(where, exactly=False), None)
+        # also where the ending stands somewhere in the name, as in result.yaml.txt
+        near = next(_files_like(where, r"\.ya?ml|^ya?ml$"), None)
         instead = f", but {near.relative_to(where)}" if near else "; `replicate new PAPER/RESULT` makes one"
         raise InputError(f"{where}: nothing to judge: no spec PAPER/RESULT.yaml in it{instead}")
     if lines := list(_passed_over(root, specs)):
@@ -178,12 +203,9 @@ def _by_name(everywhere: list[Found], name: str) -> Found:
     return found[0]
 
 
-def _yaml_like(folder: Path, *, exactly: bool = True) -> Iterator[Path]:
-    """The files below `folder` that are YAML by their ending, in any spelling; also in papers that are links.
-
-    Without `exactly` also those that have it somewhere in their name, as `result.yaml.txt`.
-    """
-    ending = re.compile(r"\.ya?ml$" if exactly else r"\.ya?ml|^ya?ml$", re.IGNORECASE)
+def _files_like(folder: Path, pattern: str) -> Iterator[Path]:
+    """The files below `folder` whose names match, in capitals or not; also in papers that are links."""
+    ending = re.compile(pattern, re.IGNORECASE)
     for path in sorted({*itertools.chain(folder.glob("*/*"), folder.rglob("*"))}):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if ending.search(path.name) and not hidden and not path.is_dir():
@@ -191,21 +213,26 @@ def _yaml_like(folder: Path, *, exactly: bool = True) -> Iterator[Path]:
 
 
 def _passed_over(root: Path, specs: Mapping[str, Found]) -> Iterator[str]:
-    """A line for each YAML file that looks like a spec, claims or a record, and that nothing would read."""
+    """A line for each file that looks like a spec, claims or part of a record, and that nothing reads."""
     known = {found.path for found in specs.values()}
-    for path in _yaml_like(root / "replications"):
+    for path in _files_like(root / "replications", r"\.ya?ml$"):
         if path not in known:
             yield f"{path}: would be passed over: a spec is replications/PAPER/RESULT.yaml; move or remove it"
-    read = {path for found in specs.values() for path in (found.expected, found.record)}
-    for path in _yaml_like(root / "expected"):
+    read = {path for found in specs.values() for path in (found.expected, found.record, found.samples)}
+    for path in _files_like(root / "expected", r"\.ya?ml$|\.parquet$"):
         if path not in read:
-            name = f"{path.parent.name}/{path.stem.removesuffix('.record')}"
-            if path.parent.parent == root / "expected" and path.suffix == ".yaml":
+            result = path.stem.removesuffix(".record").removesuffix(".samples")
+            name, what = f"{path.parent.name}/{result}", "samples" if path.suffix == ".parquet" else "claims"
+            known_ending = path.name.endswith(".samples.parquet" if what == "samples" else ".yaml")
+            if path.parent.parent == root / "expected" and known_ending:
                 hint = "" if not specs else f"; {nearest(name, list(specs))}"
-                yield f"{path}: claims without a spec: no replications/{name}.yaml{hint}"
+                yield f"{path}: {what} without a spec: no replications/{name}.yaml{hint}"
             else:
-                where = "expected/PAPER/RESULT.yaml or RESULT.record.yaml"
-                yield f"{path}: would be passed over: claims are {where}; move or remove it"
+                where = "expected/PAPER/RESULT.yaml, RESULT.record.yaml or RESULT.samples.parquet"
+                yield f"{path}: would be passed over: only {where} are read; move or remove it"
+    for found in specs.values():
+        if problem := without_record(found.record):
+            yield problem
 
 
 def announce(found: Iterable[Found], root: Path) -> None:

@@ -35,7 +35,7 @@ def make(root: Path, name: str) -> list[Path]:
     }
     if has_model:
         own[folder / f"{model}.py"] = "model.py"
-    for path in (*own, expected / f"{result}.record.yaml"):
+    for path in (*own, expected / f"{result}.record.yaml", expected / f"{result}.samples.parquet"):
         if path.exists():
             raise InputError(f"{name}: {path} exists; choose another name, or remove it")
     shared = {

@@ -3,7 +3,7 @@
 import functools
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -34,15 +34,31 @@ def write(path: Path, data: bytes | str, within: Path) -> None:
         InputError: if it cannot be written, or a folder on the way from `within` is a link. What was there
             before is then as it was.
     """
-    with told_of(path.parent):
-        refuse_links(path.parent, within)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # of its own name, so that two writers cannot mix; renamed once it is whole
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
-            temporary.replace(path)
-        finally:
+    write_all({path: data}, within)
+
+
+def write_all(files: Mapping[Path, bytes | str], within: Path) -> None:
+    """Write `files`, each as `write` does, and none before all are whole on the disk.
+
+    Only a process that is killed between two renames leaves some of them new and the rest as they were.
+
+    Raises:
+        InputError: as `write`.
+    """
+    temporaries: dict[Path, Path] = {}
+    try:
+        for path, data in files.items():
+            with told_of(path.parent):
+                refuse_links(path.parent, within)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # of its own name, so that two writers cannot mix; renamed once it is whole
+                temporaries[path] = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+                temporaries[path].write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+        for path, temporary in temporaries.items():
+            with told_of(path.parent):
+                temporary.replace(path)
+    finally:
+        for temporary in temporaries.values():
             with suppress(OSError):  # it was never made
                 temporary.unlink(missing_ok=True)
 

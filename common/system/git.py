@@ -9,7 +9,7 @@ from pathlib import Path
 from common.errors import InputError, one_line
 from common.system.files import is_installed
 
-_WHOLE = [".", ":!expected/*.record.yaml", ":!*README.md"]
+_WHOLE = [".", ":!expected/*.record.yaml", ":!expected/*.samples.parquet", ":!*README.md"]
 """What may be changed: all but what `replicate record` writes."""
 
 _DECIDING = ["replications", "expected", "common"]

@@ -1,18 +1,28 @@
-"""Our own reference numbers, `expected/<paper>/<result>.record.yaml`: read, written, compared with a run."""
+"""Our own reference numbers, `expected/<paper>/<result>.record.yaml`: read, written, compared with a run.
 
+Their samples, which nobody reads line by line, stand beside them in `<result>.samples.parquet`.
+"""
+
+import hashlib
+import io
+import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, NamedTuple, Self, cast
 
 import numpy as np
+import pandas as pd
 import yaml
+from pandas.api.types import is_string_dtype
 from pydantic import Field, model_validator
 
+from common.errors import InputError, one_line
 from common.specs.document import Document, Loader, Strict
+from common.specs.find import RESTORE, samples_of, without_record
 from common.statistics import jackknife, jackknife_error, t_quantile, widen
-from common.system.files import write
+from common.system.files import write_all
 from common.verdicts.claims import Claim, Verdict
 from common.verdicts.evaluate import Outcome, verdict_of
 
@@ -24,8 +34,19 @@ _NEIGHBOURS = (
     {Verdict.INCONCLUSIVE, Verdict.NOT_REPRODUCED},
 )
 
-_HEADER = "# Written by `replicate record`, never by hand.\n"
+_HEADER = """\
+# Written by `replicate record`, never by hand.
+# `samples` is a digest of the profile's samples, which are in RESULT.samples.parquet.
+"""
 _DIGITS = 6
+_WIDTH = 130
+"""Of a line: a claim whose name has no more than 45 letters has one to itself."""
+
+_COLUMNS = {"profile": "str", "claim": "str", "sample": "int64", "value": "float64"}
+"""Those of the samples, and their types: the samples of a claim are numbered from 0."""
+
+_Samples = dict[str, list[float]]
+"""The samples of one profile, by claim; a claim without any is left out."""
 
 # text in a file is read back as what it looks like, so strict models need the text itself
 RecordedVerdict = Annotated[Verdict, Field(strict=False)]
@@ -38,19 +59,19 @@ class RecordedClaim(Strict):
     value: float
     low: float
     high: float
-    samples: list[float]
+    samples: list[float] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _has_numbers(self) -> Self:
         if self.verdict is Verdict.INVALID:
             return self
         if not all(map(math.isfinite, [self.value, *self.samples])):
-            raise ValueError("value and samples must be numbers; record it anew")
+            raise ValueError(f"value and samples must be numbers; {RESTORE}")
         if len(self.samples) == 1:
-            raise ValueError("a single sample has no spread; record it anew")
+            raise ValueError(f"a single sample has no spread; {RESTORE}")
         no_interval = math.isinf(self.low) and math.isinf(self.high) and self.verdict is Verdict.INCONCLUSIVE
         if not (no_interval or (self.low <= self.value <= self.high and math.isfinite(self.high - self.low))):
-            raise ValueError("low and high must be numbers on both sides of value; record it anew")
+            raise ValueError(f"low and high must be numbers on both sides of value; {RESTORE}")
         return self
 
 
@@ -66,8 +87,14 @@ class Record(Strict):
     controls: dict[str, dict[str, RecordedVerdict]] = Field(default_factory=dict)
 
 
+class _Profile(Record):
+    """A record as the YAML file has it: without samples, but with their digest."""
+
+    samples: str
+
+
 class _RecordFile(Strict):
-    profiles: dict[str, Record]
+    profiles: dict[str, _Profile]
 
 
 class Change(NamedTuple):
@@ -94,19 +121,127 @@ def recorded(outcome: Outcome) -> RecordedClaim:
 
 
 def load(path: Path) -> dict[str, Record]:
-    """The records in the file `path`, by profile; none if there is no such file.
+    """The records in the file `path` and in that of its samples, by profile; none if there are no such files.
 
     Raises:
-        InputError: if the file is not a record.
+        InputError: if they are not a record, or the samples are not those that it was written with.
     """
-    return Document.load(path).validate(_RecordFile).profiles if os.path.lexists(path) else {}
+    if problem := without_record(path):
+        raise InputError(problem)
+    if not os.path.lexists(path):
+        return {}
+    document = Document.load(path)
+    for place, origin in document.origins.items():
+        if place[2:3] == ("claims",) and place[4:] == ("samples",):
+            why = "is of an older format, with its samples in it"
+            raise InputError(f"{origin}: this record {why}; remove the file and record it anew")
+    document.validate(_RecordFile)
+    beside, profiles = samples_of(path), document.data["profiles"]
+    if not os.path.lexists(beside):
+        raise InputError(f"{path}: its samples are missing: no {beside.name} beside it; {RESTORE}")
+    samples = _load_samples(beside)
+    if unknown := [profile for profile in samples if profile not in profiles]:
+        raise InputError(f"{beside}: has samples of the profile {unknown[0]!r}, {path.name} not; {RESTORE}")
+    records = {}
+    for profile, parts in profiles.items():
+        own = samples.get(profile, {})
+        if parts.pop("samples") != _digest(own):
+            what = f"its samples of the profile {profile!r} are not those that {path.name} was written with"
+            raise InputError(f"{beside}: {what}; {RESTORE}")
+        for claim, values in own.items():
+            if claim not in parts["claims"]:
+                what = f"no claim {claim!r}, though {beside.name} has samples of it"
+                raise document.error(("profiles", profile, "claims"), f"{what}; {RESTORE}")
+            parts["claims"][claim]["samples"] = values
+        records[profile] = document.validate(Record, parts, ("profiles", profile))
+    return records
 
 
 def save(path: Path, records: Mapping[str, Record]) -> None:
-    """Put `records`, by profile, into the file `path`, all at once or not at all."""
-    data = {"profiles": {profile: record.model_dump(mode="json") for profile, record in records.items()}}
-    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
-    write(path, _HEADER + text, within=path.parent)
+    """Put `records`, by profile, into the file `path` and that of its samples, both at once or not at all.
+
+    Samples that are in their file already are not written again: other versions of pyarrow write other bytes.
+    If the process is killed between the two, `load` says so.
+    """
+    samples = {
+        profile: {name: claim.samples for name, claim in record.claims.items() if claim.samples}
+        for profile, record in records.items()
+    }
+    without = {"claims": {"__all__": {"samples"}}}
+    profiles = {
+        profile: {"samples": _digest(samples[profile]), **record.model_dump(mode="json", exclude=without)}
+        for profile, record in records.items()
+    }
+    data = {"profiles": profiles}
+    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=_WIDTH)
+    files: dict[Path, bytes | str] = {path: _HEADER + text}
+    beside = samples_of(path)
+    if not _holds(beside, samples):
+        files = {beside: _table(samples), **files}
+    write_all(files, within=path.parent)
+
+
+def _table(samples: Mapping[str, _Samples]) -> bytes:
+    rows = [
+        (profile, claim, number, value)
+        for profile, claims in samples.items()
+        for claim, values in claims.items()
+        for number, value in enumerate(values)
+    ]
+    buffer = io.BytesIO()
+    pd.DataFrame(rows, columns=[*_COLUMNS]).astype(_COLUMNS).to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _load_samples(path: Path) -> dict[str, _Samples]:
+    """The samples in the file `path`, by profile and claim.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+    try:
+        return _by_claim(pd.read_parquet(io.BytesIO(path.read_bytes())))
+    except Exception as error:  # of many classes
+        raise InputError(f"{path}: cannot be read: {one_line(error)[:200]}; {RESTORE}") from None
+
+
+def _by_claim(table: pd.DataFrame) -> dict[str, _Samples]:
+    """What `_table` has put into a file.
+
+    Raises:
+        ValueError: if it is another table.
+    """
+    # pandas takes texts for `str` or, by a setting of the user's, for `object`
+    dtypes = ["str" if is_string_dtype(column) else str(column.dtype) for _, column in table.items()]
+    if [*zip(table, dtypes, strict=True)] != [*_COLUMNS.items()]:
+        raise ValueError(f"the columns are not {', '.join(f'{n} ({t})' for n, t in _COLUMNS.items())}")
+    by_claim = table.groupby(["profile", "claim"], sort=False)
+    if not (table["sample"] == by_claim.cumcount()).all():
+        raise ValueError("the samples of each claim are not numbered from 0")
+    samples: dict[str, _Samples] = {}
+    for key, values in by_claim["value"]:
+        profile, claim = cast(tuple[str, str], key)
+        samples.setdefault(profile, {})[claim] = values.tolist()
+    return samples
+
+
+def _holds(path: Path, samples: Mapping[str, _Samples]) -> bool:
+    """Whether the file `path` is there and has these samples, and no others."""
+    try:
+        there = _load_samples(path)
+    except InputError:
+        return False
+    return all(_digest(there.get(name, {})) == _digest(samples.get(name, {})) for name in {*there, *samples})
+
+
+def _digest(samples: Mapping[str, Sequence[float]]) -> str:
+    """Of the samples of one profile: of their values, whatever file they are in."""
+    digest = hashlib.sha256()
+    for claim, values in sorted(samples.items()):
+        numbers = np.array(values, "<f8")
+        numbers[np.isnan(numbers)] = np.nan  # a file does not keep the bits of one
+        digest.update(json.dumps([claim, len(values)]).encode() + numbers.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def differences(

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import yaml
 from common.cli import main
 from common.reports import schema
 from common.system import files
+from common.verdicts import record as records
 from common.verdicts.judge import load_replication
 from tests.conftest import commit_all
 
@@ -215,11 +218,67 @@ def test_an_invalid_claim_is_a_problem_also_where_it_is_recorded(recorded: Path)
     ],
 )
 def test_a_record_that_was_changed_by_hand_is_no_success(recorded: Path, change: dict[str, Any]) -> None:
-    record = recorded / RECORD
-    document = yaml.safe_load(record.read_text(encoding="utf-8"))
-    document["profiles"]["quick"]["claims"]["squared_norm"] |= change
-    record.write_text(yaml.safe_dump(document), encoding="utf-8")
+    stored = records.load(recorded / RECORD)["quick"]
+    claims = {**stored.claims, "squared_norm": stored.claims["squared_norm"].model_copy(update=change)}
+    records.save(recorded / RECORD, {"quick": stored.model_copy(update={"claims": claims})})
     assert replicate(recorded, "check", *QUICK) in (1, 2)
+
+
+def _of_an_older_format(record: Path) -> None:
+    record.with_name("projection.samples.parquet").unlink()
+    text = record.read_text(encoding="utf-8")
+    record.write_text(re.sub(r"(high: [^}]+)}", r"\1, samples: [1.0, 1.5]}", text), encoding="utf-8")
+
+
+def _without_samples(record: Path) -> None:
+    record.with_name("projection.samples.parquet").unlink()
+
+
+def _samples_alone(record: Path) -> None:
+    record.unlink()
+
+
+def _cut(record: Path) -> None:
+    samples = record.with_name("projection.samples.parquet")
+    samples.write_bytes(samples.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            _of_an_older_format,
+            r"RECORD:\d+: this record is of an older format, with its samples in it; remove",
+        ),
+        (
+            _without_samples,
+            "RECORD: its samples are missing: no projection.samples.parquet beside it; restore",
+        ),
+        (
+            _samples_alone,
+            "SAMPLES: samples without their record: no projection.record.yaml beside them; restore",
+        ),
+        (_cut, "SAMPLES: cannot be read: .*; restore"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_told_and_made_anew(
+    recorded: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], message: str
+) -> None:
+    record = recorded / RECORD
+    samples = record.with_name("projection.samples.parquet")
+    whole = samples.read_bytes()
+    damage(record)
+    message = message.replace("RECORD", str(record)).replace("SAMPLES", str(samples))
+    for command in ("run", "check", "report", "record"):
+        for name in ([NAME], []):
+            assert replicate(recorded, command, *name, *QUICK) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert re.match(f"replicate: {message}", line)
+    for path in (record, samples):  # as the line says
+        path.unlink(missing_ok=True)
+    assert replicate(recorded, "record", *QUICK) == 0
+    assert replicate(recorded, "check", *QUICK) == 0
+    assert samples.read_bytes() == whole
 
 
 def test_paths_that_nobody_means_are_refused(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:

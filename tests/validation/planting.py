@@ -97,7 +97,7 @@ def sources(root: Path) -> str:
     digest = hashlib.sha256()
     for folder in ("common", "replications", "expected", "tests/validation"):
         for path in sorted((root / folder).rglob("*")):
-            if path.suffix in (".py", ".yaml"):
+            if path.suffix in (".py", ".yaml", ".parquet"):
                 digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 

@@ -347,7 +347,7 @@ def test_libyaml_reads_as_the_loader_whose_messages_are_shown(
     tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = RECORD.read_text(encoding="utf-8")[:100_000].splitlines()
-    whole = max(i for i, line in enumerate(lines) if line.endswith("]"))
+    whole = max(i for i, line in enumerate(lines) if line.endswith("}"))
     path = tmp_path / "record.yaml"
     path.write_text("\n".join(lines[: whole + 1]) + damage, encoding="utf-8")
 

@@ -28,7 +28,7 @@ version = "1"
 others = "others.replications"
 
 [tool.setuptools.package-data]
-"*" = ["*.yaml", "*.bib"]
+"*" = ["*.yaml", "*.parquet", "*.bib"]
 """
 SHORT = ["--profile", "quick", "--set", "trainer.max_steps=2", "--seeds", "2", "--devices", "1"]
 
@@ -76,6 +76,7 @@ def test_the_replications_below_a_root(tmp_path: Path) -> None:
     assert two == Found("b/two", tmp_path / "replications/b/two.yaml", tmp_path)
     assert two.expected == tmp_path / "expected/b/two.yaml"
     assert two.record == tmp_path / "expected/b/two.record.yaml"
+    assert two.samples == tmp_path / "expected/b/two.samples.parquet"
     with pytest.raises(InputError, match=r"^b/tow: no such replication; did you mean 'b/two'\?$"):
         find_spec(tmp_path, "b/tow")
 
@@ -276,9 +277,13 @@ def test_a_new_replication_needs_nothing(tmp_path: Path, capsys: pytest.CaptureF
         ("expected/mine/resutl.yaml", "claims without a spec: no replications/mine/resutl.yaml; did"),
         ("expected/yours/second.yaml", "claims without a spec: no replications/yours/second.yaml"),
         ("expected/mine/gone.record.yaml", "claims without a spec: no replications/mine/gone.yaml"),
-        ("expected/mine/result.yml", "would be passed over: claims are expected/PAPER/RESULT.yaml or"),
-        ("expected/result.yaml", "would be passed over: claims are"),
-        ("expected/mine/inner/result.yaml", "would be passed over: claims are"),
+        ("expected/mine/result.yml", "would be passed over: only expected/PAPER/RESULT.yaml, RESULT.record"),
+        ("expected/result.yaml", "would be passed over: only"),
+        ("expected/mine/inner/result.yaml", "would be passed over: only"),
+        ("expected/mine/gone.samples.parquet", "samples without a spec: no replications/mine/gone.yaml"),
+        ("expected/mine/result.parquet", "would be passed over: only"),
+        ("expected/result.samples.parquet", "would be passed over: only"),
+        ("expected/mine/result.samples.parquet", "samples without their record: no result.record.yaml"),
     ],
 )  # fmt: skip
 def test_no_spec_or_claims_are_passed_over_in_silence(

@@ -80,7 +80,9 @@ def test_in_a_package_modules_are_named_as_installed(tmp_path: Path) -> None:
     assert "code: outer.inner.replications.paper.result\n" in spec
 
 
-@pytest.mark.parametrize("path", [*OWN, "expected/paper/result.record.yaml"])
+@pytest.mark.parametrize(
+    "path", [*OWN, "expected/paper/result.record.yaml", "expected/paper/result.samples.parquet"]
+)
 def test_an_existing_file_of_the_result_is_an_error(
     tmp_path: Path, path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ def test_a_commit_is_marked_where_code_was_changed_since(root: Path) -> None:
     clean = commit(root)
     assert len(clean) == 12
     write(root / "expected/paper/result.record.yaml")
+    write(root / "expected/paper/result.samples.parquet")
     write(root / "replications/paper/README.md")
     write(root / "results/table")  # ignored
     assert commit(root) == clean

@@ -1,6 +1,9 @@
 """Tests of verdicts/record.py: what a record keeps, and which differences from it are reported."""
 
 import math
+import re
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -8,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
+from common.specs.find import RESTORE
 from common.verdicts import record
 from common.verdicts.claims import Claim, Verdict
 from common.verdicts.evaluate import Outcome, evaluate
@@ -88,14 +93,89 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert [change.claim for change in differences(loaded["full"], outcomes, controls, 1)] == ["bad"]
 
 
+def record_files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_saving_again_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "result.record.yaml"
     record.save(path, {"full": record_of({"c": mean_of(np.random.default_rng(0).normal(size=10))})})
+    assert record_files(tmp_path) == ["result.record.yaml", "result.samples.parquet"]
     first = path.read_text()
     assert first.startswith("# Written by `replicate record`, never by hand.\n")
+    # the same samples as another version of pyarrow would write them
+    samples = tmp_path / "result.samples.parquet"
+    pq.write_table(pq.read_table(samples).replace_schema_metadata(), samples, compression="none")
+    other = samples.read_bytes()
     record.save(path, record.load(path))
-    assert path.read_text() == first
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert (path.read_text(), samples.read_bytes()) == (first, other)
+    assert record_files(tmp_path) == ["result.record.yaml", "result.samples.parquet"]
+
+
+@pytest.mark.filterwarnings("ignore:.*infer_string")
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("read", [True, False])
+def test_pandas_kinds_of_text_are_one(tmp_path: Path, written: bool, read: bool) -> None:
+    """A setting, or a variable of the environment, makes texts Python's objects."""
+    path = tmp_path / "result.record.yaml"
+    records = {"full": record_of({"c": mean_of([1.0, 2.0, 4.0])}), "quick": record_of({"d": outcome(1.0)})}
+    for kept in (records, {"quick": records["quick"]}):
+        with pd.option_context("future.infer_string", written):
+            record.save(path, kept)
+        with pd.option_context("future.infer_string", read):
+            assert record.load(path) == kept
+
+
+def test_the_same_record_is_the_same_bytes(tmp_path: Path) -> None:
+    records = {"full": record_of({"c": mean_of([1.0, 2.0, 4.0])}), "quick": record_of({"d": outcome(1.0)})}
+    for name in ("a", "b"):
+        record.save(tmp_path / name / "result.record.yaml", records)
+    for name in record_files(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_claim_is_a_line(tmp_path: Path) -> None:
+    """Its samples, of which there may be thousands, are elsewhere."""
+    path = tmp_path / "result.record.yaml"
+    name = "agreement_of_three_features_on_the_boundaries"
+    worst = outcome(-1.23456e-05, [-1.1e-05] * 999, Verdict.NOT_REPRODUCED, (-1.34567e-05, -1.12345e-05))
+    record.save(path, {"full": record_of({name: worst, "b": outcome(1.0)})})
+    *_, first, second, _ = path.read_text().splitlines()
+    expected = "{verdict: not reproduced, value: -1.23456e-05, low: -1.34567e-05, high: -1.12345e-05}"
+    assert first == f"      {name}: {expected}"
+    assert second == "      b: {verdict: reproduced, value: 1.0, low: 0.9, high: 1.1}"
+
+
+names = st.text(st.characters(codec="utf-8"), max_size=20)
+
+
+@st.composite
+def claims(draw: st.DrawFn) -> RecordedClaim:
+    """Any that a record may hold."""
+    verdict = draw(st.sampled_from(Verdict))
+    if verdict is Verdict.INVALID:
+        any_number = st.floats()
+        value, low, high = draw(any_number), draw(any_number), draw(any_number)
+        return RecordedClaim(
+            verdict=verdict, value=value, low=low, high=high, samples=draw(st.lists(any_number))
+        )
+    number = st.floats(-1e300, 1e300)
+    low, value, high = sorted([draw(number), draw(number), draw(number)])
+    if verdict is Verdict.INCONCLUSIVE and draw(st.booleans()):
+        low, high = -math.inf, math.inf
+    samples = draw(st.lists(number).filter(lambda numbers: len(numbers) != 1))
+    return RecordedClaim(verdict=verdict, value=value, low=low, high=high, samples=samples)
+
+
+@given(st.dictionaries(names, st.dictionaries(names, claims(), max_size=4), max_size=3))
+@steady
+def test_any_record_that_is_saved_is_loaded(
+    tmp_path_factory: pytest.TempPathFactory, profiles: dict[str, dict[str, RecordedClaim]]
+) -> None:
+    path = tmp_path_factory.mktemp("record") / "result.record.yaml"
+    records = {name: record_of({}).model_copy(update={"claims": own}) for name, own in profiles.items()}
+    record.save(path, records)
+    assert repr(record.load(path)) == repr(records)
 
 
 def test_numbers_have_six_digits() -> None:
@@ -114,17 +194,63 @@ def test_text_stays_text(tmp_path_factory: pytest.TempPathFactory, text: str) ->
     assert record.load(path) == records
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def killed(*args: Any, **kwargs: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def full_disk(*args: Any, **kwargs: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("whole", [0, 1])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_save_that_fails_changes_neither_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool, whole: int
+) -> None:
     path = tmp_path / "result.record.yaml"
-    record.save(path, {"full": record_of({})})
+    if there:
+        record.save(path, {"full": record_of({"c": mean_of([1.0, 2.0, 4.0])})})
+    before = {name: (tmp_path / name).read_bytes() for name in record_files(tmp_path)}
+    _after(whole, "write_bytes", full_disk, monkeypatch)
+    with pytest.raises(InputError, match=f"{tmp_path}: cannot be written: No space left on device"):
+        record.save(path, {"quick": record_of({"c": mean_of([1.0, 2.0, 3.0])})})
+    monkeypatch.undo()
+    assert {name: (tmp_path / name).read_bytes() for name in record_files(tmp_path)} == before
 
-    def stopped(*args: Any, **kwargs: Any) -> None:
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "replace", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        record.save(path, {"quick": record_of({})})
-    assert list(record.load(path)) == ["full"]
+def test_a_save_that_is_stopped_between_the_files_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, samples = tmp_path / "result.record.yaml", tmp_path / "result.samples.parquet"
+    first, second = ({"full": record_of({"c": mean_of([1.0, 2.0, x])})} for x in (4.0, 3.0))
+
+    def stopped(renamed: int, records: dict[str, Record]) -> None:
+        with monkeypatch.context() as patch:
+            _after(renamed, "replace", killed, patch)
+            with pytest.raises(KeyboardInterrupt):
+                record.save(path, records)
+
+    stopped(0, first)
+    assert record.load(path) == {}
+    stopped(1, first)
+    with pytest.raises(InputError, match=f"^{samples}: samples without their record: no {path.name}"):
+        record.load(path)
+    record.save(path, first)
+    stopped(0, second)
+    assert record.load(path) == first
+    stopped(1, second)
+    said = f"^{samples}: its samples of the profile 'full' are not those that {path.name} was written with; "
+    with pytest.raises(InputError, match=said):
+        record.load(path)
+    record.save(path, second)
+    assert record.load(path) == second
+    assert len(record_files(tmp_path)) == 2
+
+
+def _after(times: int, method: str, breaks: Callable[..., None], patch: pytest.MonkeyPatch) -> None:
+    """Let a method of paths do its work so many times, and then break."""
+    left, works = [None] * times, getattr(Path, method)
+    patch.setattr(Path, method, lambda *a: (left.pop() or works if left else breaks)(*a))
 
 
 @pytest.mark.parametrize(
@@ -233,40 +359,192 @@ def test_one_seed_gives_no_spread_to_move_in() -> None:
 # --- records that would disarm the comparison
 
 
-def written(value: str = "1.", low: str = ".9", high: str = "1.1", samples: str = "[1., 1.1, .9]") -> str:
-    return (
-        "profiles:\n  full:\n    hash: a\n    versions: {}\n    device: CPU\n    commit: b\n    date: c\n"
-        f"    claims:\n      x: {{verdict: reproduced, value: {value}, low: {low}, high: {high}, "
-        f"samples: {samples}}}\n"
-    )
+def save_unchecked(path: Path, **changes: Any) -> None:
+    """Write a record of the claim `x`, whatever numbers it gets."""
+    parts = {"verdict": Verdict.REPRODUCED, "value": 1.0, "low": 0.9, "high": 1.1, "samples": [1.0, 1.1, 0.9]}
+    claim = RecordedClaim.model_construct(**{**parts, **changes})
+    record.save(path, {"full": record_of({}).model_copy(update={"claims": {"x": claim}})})
 
 
 @pytest.mark.parametrize(
-    "parts",
+    "changes",
     [
-        {"value": ".nan"},
-        {"value": ".inf"},
-        {"samples": "[1.]"},
-        {"samples": "[1., .nan]"},
-        {"samples": "[1., -.inf, 1.]"},
-        {"low": "-.inf"},
-        {"high": ".inf"},
-        {"low": "-.inf", "high": ".inf"},
-        {"low": ".nan"},
-        {"low": "-1e308", "high": "1e308"},
-        {"low": "2.", "high": "3."},
-        {"low": "1.1", "high": ".9"},
-        {"samples": "[]", "value": ".nan"},
+        {"value": math.nan},
+        {"value": math.inf},
+        {"samples": [1.0]},
+        {"samples": [1.0, math.nan]},
+        {"samples": [1.0, -math.inf, 1.0]},
+        {"low": -math.inf},
+        {"high": math.inf},
+        {"low": -math.inf, "high": math.inf},
+        {"low": math.nan},
+        {"low": -1e308, "high": 1e308},
+        {"low": 2.0, "high": 3.0},
+        {"low": 1.1, "high": 0.9},
+        {"samples": [], "value": math.nan},
     ],
 )
-def test_a_record_that_compares_with_nothing_is_refused(tmp_path: Path, parts: dict[str, str]) -> None:
+def test_a_record_that_compares_with_nothing_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     path = tmp_path / "result.record.yaml"
-    path.write_text(written(), encoding="utf-8")
+    save_unchecked(path)
     assert record.load(path)["full"].claims["x"].value == 1
-    path.write_text(written(**parts), encoding="utf-8")
-    with pytest.raises(InputError, match=rf"^{path}:9: .*; record it anew") as raised:
+    save_unchecked(path, **changes)
+    line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if text.strip().startswith("x:"))
+    with pytest.raises(InputError, match=rf"^{path}:{line}: .*; restore .*record it anew") as raised:
         record.load(path)
     assert "\n" not in str(raised.value)
+
+
+# --- samples that are not those of the record
+
+
+def _table(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], None]:
+    """Damage by which the file is a sound one of another table."""
+
+    def damage(samples: Path) -> None:
+        change(pd.read_parquet(samples)).to_parquet(samples, index=False)
+
+    return damage
+
+
+def _bytes(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    def damage(samples: Path) -> None:
+        samples.write_bytes(change(samples.read_bytes()))
+
+    return damage
+
+
+def _missing(samples: Path) -> None:
+    samples.unlink()
+
+
+def _folder(samples: Path) -> None:
+    samples.unlink()
+    samples.mkdir()
+
+
+def _link_to_nothing(samples: Path) -> None:
+    samples.unlink()
+    samples.symlink_to("nothing")
+
+
+def _of_another_record(samples: Path) -> None:
+    record.save(samples.with_name("other.record.yaml"), {"full": record_of({"mean": mean_of([1.0, 2.0])})})
+    samples.with_name("other.samples.parquet").replace(samples)
+    samples.with_name("other.record.yaml").unlink()
+
+
+def _one_value_changed(table: pd.DataFrame) -> pd.DataFrame:
+    values = table["value"].to_numpy(copy=True)
+    values[1] = np.nextafter(values[1], 2.0)
+    return table.assign(value=values)
+
+
+def _profiles_swapped(table: pd.DataFrame) -> pd.DataFrame:
+    return table.replace({"profile": {"full": "quick", "quick": "full"}})
+
+
+def _more(**parts: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    row = {"profile": "full", "claim": "mean", "sample": 3, "value": 1.0, **parts}
+    return lambda table: pd.concat([table, pd.DataFrame([row])])
+
+
+UNREAD, OTHER = "SAMPLES: cannot be read: ", "SAMPLES: its samples of the profile 'full' are not those that"
+COLUMNS = rf"{UNREAD}the columns are not profile \(str\), claim \(str\), sample \(int64\), value \(float64\)"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_missing, "RECORD: its samples are missing: no result.samples.parquet beside it"),
+        (_folder, UNREAD),
+        (_link_to_nothing, UNREAD),
+        (_bytes(lambda data: b""), UNREAD),
+        (_bytes(lambda data: data[:50]), UNREAD),
+        (_bytes(lambda data: data[:-1]), UNREAD),
+        (_bytes(lambda data: b"profile,claim,sample,value\nfull,mean,0,1.0\n"), UNREAD),
+        (_of_another_record, OTHER),
+        (_table(_one_value_changed), OTHER),
+        (_table(_profiles_swapped), OTHER),
+        (_table(lambda table: table.assign(value=-table["value"])), OTHER),
+        (_table(lambda table: table.assign(value=np.nan)), OTHER),
+        (_table(lambda table: table.assign(value=np.inf)), OTHER),
+        (_table(lambda table: table[table["sample"] < 2]), OTHER),
+        (_table(lambda table: table[table["claim"] != "mean"]), OTHER),
+        (_table(lambda table: table[table["profile"] != "full"]), OTHER),
+        (_table(lambda table: table.iloc[:0]), OTHER),
+        (_table(lambda table: table.replace({"claim": {"mean": "means"}})), OTHER),
+        (_table(_more()), OTHER),
+        (_table(_more(claim="new", sample=0)), OTHER),
+        (_table(_more(profile="long", sample=0)), "SAMPLES: has samples of the profile 'long', result"),
+        (_table(_more(profile=None)), f"{UNREAD}the samples of each claim are not numbered from 0"),
+        (_table(lambda table: table.iloc[1:]), f"{UNREAD}the samples of each claim are not numbered from 0"),
+        (_table(lambda table: table.iloc[::-1]), f"{UNREAD}the samples of each claim are not numbered"),
+        (_table(lambda table: pd.concat([table, table])), f"{UNREAD}the samples of each claim are not"),
+        (_table(lambda table: table.rename(columns={"value": "estimate"})), COLUMNS),
+        (_table(lambda table: table.drop(columns="sample")), COLUMNS),
+        (_table(lambda table: table.assign(seed=0)), COLUMNS),
+        (_table(lambda table: table.astype({"value": "float32"})), COLUMNS),
+        (_table(lambda table: table.astype({"value": "str"})), COLUMNS),
+    ],
+)  # fmt: skip
+def test_samples_that_are_not_those_of_the_record_are_told(
+    tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    path, samples = tmp_path / "result.record.yaml", tmp_path / "result.samples.parquet"
+    records = {
+        "full": record_of({"mean": mean_of([1.0, 2.0, 4.0]), "other": mean_of([1.0, 2.0, 3.0])}),
+        "quick": record_of({"mean": mean_of([1.0, 5.0, 4.0]), "theory": outcome(1.0)}),
+    }
+    record.save(path, records)
+    damage(samples)
+    message = message.replace("RECORD", str(path)).replace("SAMPLES", str(samples))
+    with pytest.raises(InputError, match=f"^{message}.*; {re.escape(RESTORE)}$") as raised:
+        record.load(path)
+    assert "\n" not in str(raised.value)
+    if not samples.is_dir():  # what is to be replaced need not be readable
+        record.save(path, records)
+        assert record.load(path) == records
+
+
+@given(st.integers(0, 10**6), st.integers(1, 255))
+@steady
+def test_a_damaged_byte_is_told_or_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, place: int, change: int
+) -> None:
+    path = tmp_path_factory.mktemp("record") / "result.record.yaml"
+    records = {"full": record_of({"mean": mean_of([1.0, 2.0, 4.0])})}
+    record.save(path, records)
+    samples = path.with_name("result.samples.parquet")
+    data = bytearray(samples.read_bytes())
+    data[place % len(data)] ^= change
+    samples.write_bytes(data)
+    with suppress(InputError):
+        assert record.load(path) == records
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("mean:", "means:", r"\d+: profiles\.full\.claims: no claim 'mean', though result\.samples\.parquet"),
+        ("samples: ", "samples: 0", r"? its samples of the profile 'full' are not those that"),
+        ("    samples: ", "    # ", r"\d+: profiles\.full\.samples: missing key"),
+        ("high: 3.0}", "high: 3.0, samples: [1.0]}", r"\d+: this record is of an older format, with its sam"),
+        ("high: 3.0}", "high: 3.0, samples: []}", r"\d+: this record is of an older format, with its"),
+    ],
+)  # fmt: skip
+def test_a_record_that_is_not_that_of_its_samples_is_told(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = tmp_path / "result.record.yaml"
+    mean = replace(mean_of([1.0, 2.0, 3.0]), low=1.0, high=3.0)
+    record.save(path, {"full": record_of({"mean": mean})})
+    text = path.read_text()
+    head, body = text.split("profiles:\n")
+    assert old in body
+    path.write_text(f"{head}profiles:\n{body.replace(old, new, 1)}")
+    with pytest.raises(InputError, match=rf"^{tmp_path}/result\.(record\.yaml|samples\.parquet):{message}"):
+        record.load(path)
 
 
 X = np.random.default_rng(5).normal(0.1, 0.1, 10)
