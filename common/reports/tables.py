@@ -5,17 +5,21 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
 from common.system.files import write
 from common.system.text import markdown
 from common.verdicts.claims import Claim, Verdict
-from common.verdicts.evaluate import Outcome
-from common.verdicts.record import Change, Record
+
+if TYPE_CHECKING:  # reports are compared without what it takes to make one
+    from matplotlib.figure import Figure
+
+    from common.verdicts.evaluate import Outcome
+    from common.verdicts.record import Change, Record
 
 START, END = "<!-- claims: written by `replicate record` -->", "<!-- end of claims -->"
 
@@ -70,7 +74,7 @@ def region_in_words(low: float, high: float) -> str:
     return f"at least {number(low)}" if math.isinf(high) else f"{number(low)} to {number(high)}"
 
 
-def table(name: str, outcomes: Mapping[str, Outcome], changes: list[Change] | None) -> Table:
+def table(name: str, outcomes: "Mapping[str, Outcome]", changes: "list[Change] | None") -> Table:
     """The claims of one replication, a line each, with what came out and whether that is as recorded.
 
     `changes` is None where nothing is compared with the record.
@@ -92,7 +96,7 @@ def table(name: str, outcomes: Mapping[str, Outcome], changes: list[Change] | No
     return shown
 
 
-def remarks(outcomes: Mapping[str, Outcome], *, is_explained: bool = True) -> list[str]:
+def remarks(outcomes: "Mapping[str, Outcome]", *, is_explained: bool = True) -> list[str]:
     """A line for each claim that was not reproduced: why, and if it `is_explained` what was found out."""
     lines = []
     for name, outcome in outcomes.items():
@@ -105,7 +109,7 @@ def remarks(outcomes: Mapping[str, Outcome], *, is_explained: bool = True) -> li
     return lines
 
 
-def claims_table(name: str, claims: Mapping[str, Claim], records: Mapping[str, Record]) -> list[str]:
+def claims_table(name: str, claims: Mapping[str, Claim], records: "Mapping[str, Record]") -> list[str]:
     """The recorded claims of one replication as lines of Markdown, with the verdicts of the full profile."""
     recorded = records["full"].claims if "full" in records else {}
     counts = verdict_counts(records)
@@ -129,13 +133,13 @@ def claims_table(name: str, claims: Mapping[str, Claim], records: Mapping[str, R
     return [*lines, ""]
 
 
-def verdict_counts(records: Mapping[str, Record]) -> dict[Verdict, int]:
+def verdict_counts(records: "Mapping[str, Record]") -> dict[Verdict, int]:
     """How many claims the full profile's record has of each verdict."""
     recorded = records["full"].claims.values() if "full" in records else []
     return {verdict: sum(claim.verdict is verdict for claim in recorded) for verdict in Verdict}
 
 
-def summary(records: Mapping[str, Mapping[str, Record]]) -> list[str]:
+def summary(records: "Mapping[str, Mapping[str, Record]]") -> list[str]:
     """How many claims of each replication have which verdict, as lines of Markdown; `records` is by name."""
     lines = [f"| replication | {' | '.join(Verdict)} |", f"|---|{'---|' * len(Verdict)}"]
     for name, stored in records.items():
@@ -163,7 +167,7 @@ def _code(name: str) -> str:
     return f"`{name}`" if re.fullmatch(r"[\w/.-]+", name) else markdown(name)
 
 
-def save_figures(figures: Mapping[str, Figure], folder: Path, within: Path) -> list[Path]:
+def save_figures(figures: "Mapping[str, Figure]", folder: Path, within: Path) -> list[Path]:
     """Write each figure as PNG and PDF into a folder in `within`; the PNGs' paths."""
     for name, figure in figures.items():
         for suffix in ("png", "pdf"):

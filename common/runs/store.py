@@ -73,9 +73,8 @@ class Run:
         text = json.dumps({**spec.resolved(), **numerics}, sort_keys=True)
         self.resolved: dict[str, Any] = json.loads(text)  # as a manifest gives it back, tuples as lists
         self.hash = _digest(text.encode())[:12]
-        variant = spec.profile if spec.control is None else f"{spec.profile}-{spec.control}"
         self.out = out
-        self.variant = out / spec.name / variant
+        self.variant = out / spec.name / variant_of(spec.profile, spec.control)
         self.folder = self.variant / self.hash
         self._checked: set[str] = set()  # digests of tables whose rows have been compared with the sweep
 
@@ -354,6 +353,19 @@ class Run:
             return "never run"
         latest = max(others, key=lambda manifest: str(manifest["finished"]))
         return "changed since the last run: " + "; ".join(_changes(latest["spec"], self.resolved))
+
+
+def variant_of(profile: str, control: str | None) -> str:
+    """The name of the folder of all runs of a profile, or of one of its controls."""
+    return profile if control is None else f"{profile}-{control}"
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the run that was finished in `folder`, of whatever spec; None if there is none."""
+    try:
+        return _manifest(folder)
+    except _NotOursError:
+        return None
 
 
 def versions() -> dict[str, str]:

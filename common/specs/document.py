@@ -124,6 +124,10 @@ class Document:
             raise InputError(f"{path}:1: expected a mapping of keys to values")
         return cls(data, origins, path)
 
+    def copy(self) -> "Document":
+        """The same, in which values can be replaced without changing this one."""
+        return Document(copy.deepcopy(self.data), dict(self.origins), self.path)
+
     def apply(self, layer: Place) -> None:
         """Put each value of the mapping at `layer` where its dotted key says; its lines go with it."""
         values: Any = self.data

@@ -22,7 +22,8 @@ from common.errors import InputError, blame, one_line, staying, told
 from common.features import Features
 from common.specs.arguments import STRICT, Argument, check_arguments, class_arguments, given_arguments
 from common.specs.document import Document, Place, nearest
-from common.specs.fields import NOT_FACTORS, NOTHING, ClassSpec, Control, Fields, Range, n_networks
+from common.specs.draft import Draft, read_draft
+from common.specs.fields import NOT_FACTORS, NOTHING, ClassSpec, Control, Fields, Range
 
 _LEAST, _MOST = (float(size) for size in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 _LOGGING = {"logger", "log_every_steps"}
@@ -85,6 +86,14 @@ class Spec(NamedTuple):
             return None
         found: type[Features] = _import(self.fields.features.class_path)
         return found
+
+    @property
+    def classes(self) -> list[type]:
+        """The classes that it names and that results depend on: of model, features, optimizers, schedule."""
+        of = self.fields
+        optimizers = [of.optimizer, *(grid.optimizer for grid in self.grids)]
+        named = [of.model, of.features, of.lr_scheduler, *optimizers]
+        return [_import(one.class_path) for one in named if one is not None and one != NOTHING]
 
     def optimizer_of(self, part: str) -> Callable[..., torch.optim.Optimizer]:
         """What makes the optimizer of this part's networks from their weights."""
@@ -169,68 +178,19 @@ def load_spec(
 ) -> Spec:
     """The spec in the file `path`, as `profile`, then `overrides` and then `control` change it.
 
-    `overrides` maps dotted keys to a value and to where it comes from (for messages).
+    Raises:
+        InputError: for the first mistake, with its file, line and key, and what would be right.
+    """
+    return resolve(read_draft(Document.load(path), profile, control, overrides))
+
+
+def resolve(draft: Draft) -> Spec:
+    """The spec that a draft describes: what it names is imported, checked and tried.
 
     Raises:
         InputError: for the first mistake, with its file, line and key, and what would be right.
     """
-    document = Document.load(path)
-    fields = document.validate(Fields)
-    if profile != "full" and profile not in fields.profiles:
-        valid = nearest(profile, ["full", *fields.profiles])
-        raise document.error(("profiles",), f"no profile {profile!r}; {valid}")
-    for section in ("model", "features", "optimizer", "lr_scheduler"):
-        if isinstance(document.data.get(section), dict):
-            document.data[section].setdefault("init_args", {})
-    if profile != "full":
-        document.apply(("profiles", profile))
-        fields = document.validate(Fields)
-    trainer = document.data.get("trainer")
-    if isinstance(trainer, dict) and any(key.startswith("trainer.logger.") for key in overrides or {}):
-        trainer.setdefault("logger", {})  # no spec needs one, so there is none whose parts could be set
-    if isinstance(trainer, dict) and isinstance(trainer.get("logger"), dict):
-        trainer["logger"].setdefault("init_args", {})
-    for key, (value, origin) in (overrides or {}).items():
-        document.replace(key, value, origin)
-    # the control comes last: what it breaks stays broken in every profile, whatever else is changed
-    if control is not None:
-        fields = document.validate(Fields)
-        if control not in fields.controls:
-            valid = nearest(control, [*fields.controls])
-            raise document.error(("controls",), f"no control {control!r}; {valid}")
-        document.apply(("controls", control, "set"))
-    fields = document.validate(Fields)
-    return _resolve(document, fields, profile, control)
-
-
-def _check_numbers(document: Document, value: Any, place: Place = ()) -> None:
-    """Refuse numbers that networks, which are of float32, would not see as they are written."""
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(inner, (dict, list)):
-            _check_numbers(document, inner, (*place, key))
-        elif isinstance(inner, float) and not (inner == 0 or _LEAST <= abs(inner) <= _MOST):
-            problem = (
-                f"{inner} is no number of float32; expected 0, or a size from {_LEAST:.2g} to {_MOST:.2g}"
-            )
-            raise document.error((*place, key), problem)
-
-
-def _check_limits(document: Document, fields: Fields) -> None:
-    """Refuse a sweep that is too large, before anything is made of it."""
-    limits = fields.limits
-    for key, asked, unit in (
-        ("networks", n_networks(fields), "networks"),
-        ("shapes", len(fields.sweep), "entries"),
-    ):
-        if asked > (most := getattr(limits, key)):
-            raise document.error(
-                ("sweep",),
-                f"asks for {asked:,} {unit}; expected at most {most:,}, which limits.{key} can raise",
-            )
-
-
-def _resolve(document: Document, fields: Fields, profile: str, control: str | None) -> Spec:
-    _check_limits(document, fields)
+    document, fields = draft.document, draft.fields
     model_class = _checked_class(document, ("model",), fields.model, Ensemble, Computed)
     features_class, optimizer_class, scheduler_class = None, None, None
     if issubclass(model_class, Ensemble):
@@ -253,8 +213,8 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
     spec = Spec(
         name=f"{document.path.resolve().parent.name}/{document.path.stem}",
         path=document.path,
-        profile=profile,
-        control=control,
+        profile=draft.profile,
+        control=draft.control,
         fields=fields,
         model=given_arguments(document, ("model",), model_class, fields.model, swept),
         features=given_arguments(document, ("features",), features_class, fields.features, swept),
@@ -266,8 +226,6 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
         grids=_grids(document, fields, known),
         seeds=list(range(fields.seeds)) if isinstance(fields.seeds, int) else list(fields.seeds),
     )
-    if len(set(spec.seeds)) < len(spec.seeds) or not spec.seeds:
-        raise document.error(("seeds",), "expected at least one seed and no seed twice")
     if not callable(getattr(_module(document, ("code",), fields.code), "figures", None)):
         raise document.error(("code",), f"{fields.code} has no function figures(table)")
     if fields.trainer.stop_when_settled and model_class.settled is Ensemble.settled:
@@ -279,6 +237,18 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
     _check_structures(document, spec)
     _check_logger(document, spec)
     return spec
+
+
+def _check_numbers(document: Document, value: Any, place: Place = ()) -> None:
+    """Refuse numbers that networks, which are of float32, would not see as they are written."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(inner, (dict, list)):
+            _check_numbers(document, inner, (*place, key))
+        elif isinstance(inner, float) and not (inner == 0 or _LEAST <= abs(inner) <= _MOST):
+            problem = (
+                f"{inner} is no number of float32; expected 0, or a size from {_LEAST:.2g} to {_MOST:.2g}"
+            )
+            raise document.error((*place, key), problem)
 
 
 def is_neutral(key: str) -> bool:

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 
-from common import cli
 from common.cli import main
 from common.ensemble import Ensemble
 from common.runs.shard import train_shard
@@ -139,7 +138,7 @@ def test_the_plain_way_trains_the_same_networks(settling: Spec) -> None:
 def test_the_command_prints_one_table(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "Machine", lambda devices: OneRate(devices.n))
+    monkeypatch.setattr("common.commands.bench.Machine", lambda devices: OneRate(devices.n))
     calculated = "polysemanticity_definitions/definitions"
     names = [str(path), str(ROOT / "replications" / f"{calculated}.yaml")]
     assert main(["bench", "--devices", "1", *names]) == 0
