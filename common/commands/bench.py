@@ -8,6 +8,7 @@ from rich.text import Text
 
 from common.commands.asked import SpecAsked
 from common.commands.devices import devices
+from common.reports.tables import duration
 from common.runs.training import Devices
 from common.specs.find import make_importable
 from common.specs.spec import Spec, resolve
@@ -58,7 +59,7 @@ def _add_speeds(table: Table, name: str, timed: Bench | None) -> None:
         table.add_row(name, "calculated, not trained")
         return
     most = "at most " if timed.at_most else ""
-    sweep = [most + _duration(timed.ours), most + _duration(timed.plain)]
+    sweep = [most + duration(timed.ours), most + duration(timed.plain)]
     for speed in timed.speeds:
         rates = [f"{speed.ours:,.0f}", f"{speed.plain:,.0f}", f"{speed.ours / speed.plain:.3g}"]
         share = f"{speed.ours / speed.bound.rate:.0%}"
@@ -77,10 +78,3 @@ def _scaling(spec: Spec, ours: Devices, console: Terminal) -> None:
         powers = f"^{axis.time_exponent:.2f}", f"^{axis.memory_exponent:.2f}"
         table.add_row("", "", "fitted power", *powers, end_section=True)
     console.print(table)
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"

@@ -40,6 +40,14 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def duration(seconds: float) -> str:
+    """A duration in the largest unit of which it has at least two."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
 def interval(value: float, low: float, high: float) -> str:
     """An estimate with its interval, if it has one: exact theory has none, a single seed's is unknown."""
     if math.isnan(value):
@@ -119,8 +127,8 @@ def claims_table(name: str, claims: Mapping[str, Claim], records: "Mapping[str, 
     for key, claim in claims.items():
         ours, verdict = "", "not recorded yet"
         if key in recorded:
-            found = recorded[key]
-            ours, verdict = interval(found.value, found.low, found.high), str(found.verdict)
+            kept = recorded[key]
+            ours, verdict = interval(kept.value, kept.low, kept.high), str(kept.verdict)
         emphasis = "" if verdict == Verdict.REPRODUCED else "**"
         cells = [
             markdown(claim.statement),
@@ -154,12 +162,12 @@ def with_claims(readme: str, lines: list[str]) -> str:
 
     A marker stands on a line of its own.
     """
-    found = _MARKED.search(readme)
-    if found is None:
+    marked = _MARKED.search(readme)
+    if marked is None:
         return readme
-    end = found["end"]  # of a line in this file
+    end = marked["end"]  # of a line in this file
     shown = end.join(["", "", *lines, ""])
-    return f"{readme[: found.start('claims')]}{shown}{readme[found.end('claims') :]}"
+    return f"{readme[: marked.start('claims')]}{shown}{readme[marked.end('claims') :]}"
 
 
 def _code(name: str) -> str:

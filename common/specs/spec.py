@@ -45,11 +45,11 @@ class Spec(NamedTuple):
     profile: str
     control: str | None
     fields: Fields
-    model: dict[str, Any]
-    features: dict[str, Any]
-    optimizer: dict[str, Any]
-    lr_scheduler: dict[str, Any]
-    logger: dict[str, Any]
+    model_args: dict[str, Any]
+    features_args: dict[str, Any]
+    optimizer_args: dict[str, Any]
+    lr_scheduler_args: dict[str, Any]
+    logger_args: dict[str, Any]
     grids: list[Grid]
     seeds: list[int]
 
@@ -76,16 +76,16 @@ class Spec(NamedTuple):
     @property
     def model_class(self) -> type[Ensemble] | type[Computed]:
         """The class that `model` names."""
-        found: type[Ensemble] | type[Computed] = _import(self.fields.model.class_path)
-        return found
+        model_class: type[Ensemble] | type[Computed] = _import(self.fields.model.class_path)
+        return model_class
 
     @property
     def features_class(self) -> type[Features] | None:
         """The class that `features` names; None where nothing is trained."""
         if "features" not in self.fields.model_fields_set:
             return None
-        found: type[Features] = _import(self.fields.features.class_path)
-        return found
+        features_class: type[Features] = _import(self.fields.features.class_path)
+        return features_class
 
     @property
     def classes(self) -> list[type]:
@@ -98,14 +98,14 @@ class Spec(NamedTuple):
     def optimizer_of(self, part: str) -> Callable[..., torch.optim.Optimizer]:
         """What makes the optimizer of this part's networks from their weights."""
         own = next(grid.optimizer for grid in self.grids if grid.part == part)
-        chosen = own or ClassSpec(class_path=self.fields.optimizer.class_path, init_args=self.optimizer)
+        chosen = own or ClassSpec(class_path=self.fields.optimizer.class_path, init_args=self.optimizer_args)
         return functools.partial(_import(chosen.class_path), **chosen.init_args)
 
     def lr_scheduler_of(self) -> Callable[[torch.optim.Optimizer], LRScheduler] | None:
         """What makes the schedule of an optimizer's learning rate; None where it is constant."""
         if self.fields.lr_scheduler is None:
             return None
-        return functools.partial(_import(self.fields.lr_scheduler.class_path), **self.lr_scheduler)
+        return functools.partial(_import(self.fields.lr_scheduler.class_path), **self.lr_scheduler_args)
 
     def logger_of(self, run: Path, name: str, version: str) -> Logger | None:
         """The logger of one shard's training, None if the spec has none.
@@ -117,15 +117,15 @@ class Spec(NamedTuple):
             return None
         logger_class = _import(chosen.class_path)
         places = {"save_dir": str(run / "logs"), "name": "", "version": version}
-        if "save_dir" in self.logger:
+        if "save_dir" in self.logger_args:
             places["name"] = name
         known = class_arguments(logger_class)
-        logger: Logger = logger_class(**{k: v for k, v in places.items() if k in known} | self.logger)
+        logger: Logger = logger_class(**{k: v for k, v in places.items() if k in known} | self.logger_args)
         return logger
 
     def factors(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments of model and features at one point of the sweep."""
-        return {**self.features, **self.model, **{k: v for k, v in row.items() if k != "part"}}
+        return {**self.features_args, **self.model_args, **{k: v for k, v in row.items() if k != "part"}}
 
     def build(self, rows: Mapping[str, Any], seeds: list[int]) -> Ensemble | Computed:
         """The model of the instances whose factors are `rows` (a value, or a tensor (instances,)).
@@ -143,7 +143,7 @@ class Spec(NamedTuple):
 
     def resolved(self) -> dict[str, Any]:
         """What decides the numbers of this spec's results, defaults included: what the hash is taken of."""
-        classes = {"model": self.model, "features": self.features, "optimizer": self.optimizer}
+        classes = {"model": self.model_args, "features": self.features_args, "optimizer": self.optimizer_args}
         fields = self.fields
         # keys that came after the first results do nothing at their defaults, and are left out there
         later: dict[str, Any] = {}
@@ -151,7 +151,7 @@ class Spec(NamedTuple):
             later["shard_weights"] = fields.shard_weights
         if fields.lr_scheduler is not None:
             class_path = fields.lr_scheduler.class_path
-            later["lr_scheduler"] = {"class_path": class_path, "init_args": self.lr_scheduler}
+            later["lr_scheduler"] = {"class_path": class_path, "init_args": self.lr_scheduler_args}
         return {
             "version": fields.version,
             **{
@@ -216,13 +216,13 @@ def resolve(draft: Draft) -> Spec:
         profile=draft.profile,
         control=draft.control,
         fields=fields,
-        model=given_arguments(document, ("model",), model_class, fields.model, swept),
-        features=given_arguments(document, ("features",), features_class, fields.features, swept),
-        optimizer=given_arguments(document, ("optimizer",), optimizer_class, fields.optimizer),
-        lr_scheduler=given_arguments(
+        model_args=given_arguments(document, ("model",), model_class, fields.model, swept),
+        features_args=given_arguments(document, ("features",), features_class, fields.features, swept),
+        optimizer_args=given_arguments(document, ("optimizer",), optimizer_class, fields.optimizer),
+        lr_scheduler_args=given_arguments(
             document, ("lr_scheduler",), scheduler_class, fields.lr_scheduler or NOTHING
         ),
-        logger=_logger_arguments(document, fields.trainer.logger),
+        logger_args=_logger_arguments(document, fields.trainer.logger),
         grids=_grids(document, fields, known),
         seeds=list(range(fields.seeds)) if isinstance(fields.seeds, int) else list(fields.seeds),
     )
@@ -310,8 +310,10 @@ def _own_optimizer(document: Document, place: Place, given: Any) -> ClassSpec | 
     if given is None:
         return None
     own = document.validate(ClassSpec, given, at=place)
-    found = _checked_class(document, place, own, torch.optim.Optimizer)
-    return ClassSpec(class_path=own.class_path, init_args=given_arguments(document, place, found, own))
+    optimizer_class = _checked_class(document, place, own, torch.optim.Optimizer)
+    return ClassSpec(
+        class_path=own.class_path, init_args=given_arguments(document, place, optimizer_class, own)
+    )
 
 
 def _check_one(document: Document, place: Place, name: str, model: type[BaseModel], value: Any) -> Any:
@@ -465,11 +467,11 @@ def _checked_class(document: Document, at: Place, given: ClassSpec, *bases: type
     hint = nearest(name, names) if names else f"{module_name} has none"
     if not hasattr(module, name):
         raise document.error(place, f"no class {name!r} in {module_name}; {hint}")
-    found = getattr(module, name)
-    if not fits(found) or found in bases:
+    named = getattr(module, name)
+    if not fits(named) or named in bases:
         wanted = f"a class derived from {' or '.join(base.__name__ for base in bases)}"
         raise document.error(place, f"{name!r} is not {wanted}; {hint}")
-    return found
+    return named
 
 
 def _module(document: Document, place: Place, name: str) -> ModuleType:

@@ -63,10 +63,10 @@ def _columns(spec: Spec) -> set[str] | None:
         rows = pd.concat([shard.rows.iloc[:1]] * 2, ignore_index=True)
         rows["seed"] = [first["seed"], first["seed"] + 1]
         with blamed(f"{spec.name}: {spec.model_class.__name__}"):
-            found = _try(spec, rows)
-        if found is None:
+            tried = _try(spec, rows)
+        if tried is None:
             return None
-        columns.update(found)
+        columns.update(tried)
     return columns
 
 
