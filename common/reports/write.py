@@ -200,7 +200,7 @@ def _why_incomplete(replication: Replication) -> str | None:
 
 def _why_not_judged(written: Written, out: Path) -> str:
     """Why a replication without a part to take over has none, as far as its spec need not be resolved."""
-    for control in (None, *written.controls):
+    for control in (None, *written.run.fields.controls):
         variant = variant_of(written.run.profile, control)
         folder = out / written.name / variant
         if any(folder.glob("*/manifest.json")):

@@ -107,7 +107,7 @@ def load_all(
 
 
 def _load(written: Written, out: Path, keep_weights: str | None) -> Replication:
-    spec, changed = resolve(written.run), written.changed
+    spec, changed = resolve(written.run), list(written.overrides)
     check_functions(*written.claims, spec.code)
     for_reference = any(map(is_of_the_setting, changed))
     claims, not_asked = _with_rows(written, spec, for_reference)
@@ -115,8 +115,8 @@ def _load(written: Written, out: Path, keep_weights: str | None) -> Replication:
     replication = Replication(
         written.files, run, {}, claims, not all(map(is_neutral, changed)), for_reference, not_asked
     )
-    for control, draft in written.controls.items():
-        broken = Run(resolve(draft), out)
+    for control in spec.controls:
+        broken = Run(resolve(written.control(control)), out)
         if not _differ(broken.spec, spec):
             why = f", changed by {', '.join(changed)}," if changed else ""
             problem = (

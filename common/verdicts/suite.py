@@ -20,22 +20,30 @@ class ClaimsFile(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A replication as its files say, in one profile and with keys of its spec `changed`.
+    """A replication as its files say, in one profile and with `overrides` of keys of its spec.
 
     `judged` are the claims that are asked in this profile.
     """
 
     files: Files
+    document: Document
     run: Draft
-    controls: dict[str, Draft]
+    overrides: Mapping[str, tuple[Any, str]]
     claims: ClaimsFile
     judged: dict[str, Claim]
-    changed: list[str]
 
     @property
     def name(self) -> str:
         """Its name, `paper/result`."""
         return self.files.name
+
+    def control(self, name: str) -> Draft:
+        """The spec of one of its controls: read last, as what is wrong with the run is so there too.
+
+        Raises:
+            InputError: for the first mistake that is seen without its code.
+        """
+        return read_draft(self.document, self.run.profile, name, self.overrides)
 
 
 class Suite:
@@ -93,7 +101,7 @@ class Suite:
         """A replication in one profile, with `overrides` as in `read_draft`.
 
         Raises:
-            InputError: for the first mistake in its spec, controls or claims that is seen without its code.
+            InputError: for the first mistake in its spec or claims that is seen without its code.
         """
         document = self._spec(files)
         run = read_draft(document, profile, None, overrides)
@@ -105,8 +113,7 @@ class Suite:
                     place = ("controls", control, "rejects", i)
                     hint = f"in profile {profile}; {nearest(claim, list(judged))}"
                     raise run.document.error(place, f"no claim {claim!r} {hint}")
-        controls = {name: read_draft(document, profile, name, overrides) for name in run.fields.controls}
-        return Written(files, run, controls, claims, judged, list(overrides or {}))
+        return Written(files, document, run, overrides or {}, claims, judged)
 
 
 def _judged(run: Draft, file: ClaimsFile) -> dict[str, Claim]:

@@ -90,7 +90,7 @@ def test_a_schedule_and_an_entry_s_own_optimizer_are_those_of_plain_torch(small:
         rows = table[table["part"] == part]
         ensemble = build(spec, rows)
         assert isinstance(ensemble, Ensemble)
-        rate = spec.optimizer["lr"] if part == "base" else 0.5
+        rate = spec.optimizer_args["lr"] if part == "base" else 0.5
         optimizer = make(ensemble.parameters(), lr=rate)
         for step, uniforms in zip(range(30), Draws(ensemble.features, ensemble.distinct_seeds), strict=False):
             optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / 30)) / 2
