@@ -105,6 +105,6 @@ def _write_report(
                 not_read.append(NotRun(name=name, title="", why=str(error)))
     shown += judged.values()
     commands = asked.commands(one.name for one in shown)
-    n_claims = asked.n_claims()
+    n_claims = {one.files.root: asked.suites[one.files.root].n_claims for one in shown}
     publish(asked.profile, shown, to, fresh, commands, n_claims, within=within, not_read=not_read)
     console.print(f"report: {to / 'report.html'}")
