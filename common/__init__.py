@@ -3,6 +3,7 @@
 Here lies what a replication imports (`ensemble`, `computed`, `features`, `metrics`, `statistics`, `style`,
 `errors`) and the ways in (`cli`, `notebook`, `pytest_plugin`, `template/`). The rest is machinery:
 
+- `commands`: what each command of `replicate` does
 - `specs`: a YAML file, checked, and the networks that it asks for
 - `runs`: from those networks, in shards, to the instances table on disk
 - `verdicts`: from the instances table and the claims in `expected/` to verdicts, beside the record

@@ -18,19 +18,22 @@ def main() -> int:
             print(f"replicate: {machine.UNSUPPORTED}", file=sys.stderr)
             return 2
         try:
-            from common.system import compiling
-
-            if note := compiling.prepare():
-                print(line(f"replicate: {note}"), file=sys.stderr)
-            if "run" in sys.argv:
-                from common.runs import workers
-
-                workers.prepare_early()
-            from common import cli  # what it imports takes seconds
+            from common import cli
         except KeyboardInterrupt:
             print("replicate: stopped; the same command goes on from here", file=sys.stderr)
             return 130
-        return cli.main()
+        return cli.main(prepare=_prepare)
+
+
+def _prepare(needs_workers: bool) -> None:
+    """See to a folder for compiled code before torch is imported, and start what workers are forked from."""
+    from common.runs import workers
+    from common.system import compiling
+
+    if note := compiling.prepare():
+        print(line(f"replicate: {note}"), file=sys.stderr)
+    if needs_workers:
+        workers.prepare_early()
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from common.specs.find import announce, find_root, find_spec
 from common.specs.sweep import choose, shards
 from common.system.files import given_path
 from common.verdicts.evaluate import draw, evaluate
-from common.verdicts.judge import Replication, load_replication
+from common.verdicts.judge import Replication, load_all
 from common.verdicts.rehearsal import rehearse
+from common.verdicts.suite import Suite
 
 
 class Result:
@@ -95,17 +96,17 @@ class Result:
             raise InputError(
                 f"{query!r}: networks of several shapes; give one value of {', '.join(structural)}"
             )
-        found: dict[int, dict[str, torch.Tensor]] = {}
+        states: dict[int, dict[str, torch.Tensor]] = {}
         for shard in shards(run.spec):
             if not shard.rows.index.intersection(rows.index).empty:
                 kept, state = run.weights(shard)
-                found |= {row: {k: v[i] for k, v in state.items()} for i, row in enumerate(kept)}
-        if missing := sum(row not in found for row in rows.index):
+                states |= {row: {k: v[i] for k, v in state.items()} for i, row in enumerate(kept)}
+        if missing := sum(row not in states for row in rows.index):
             how = f"`replicate run {self.replication.name} --keep-weights QUERY` or keep_weights= does"
             raise InputError(f"{query!r}: weights of {missing} of {len(rows)} networks were not kept; {how}")
         model = build(run.spec, rows)
         assert isinstance(model, Ensemble)
-        chosen = [found[row] for row in rows.index]
+        chosen = [states[row] for row in rows.index]
         model.restore({name: torch.stack([state[name] for state in chosen]) for name in chosen[0]})
         return model
 
@@ -141,8 +142,10 @@ def result(
     given = {key: (value, f"overrides[{key!r}]") for key, value in (overrides or {}).items()}
     folder = find_root(None if root is None else given_path(root))
     where = None if out is None else given_path(out)
-    announce([find_spec(folder, name)], folder)
-    replication = load_replication(folder, name, profile, given, where, keep_weights if train else None)
+    files = find_spec(folder, name)
+    announce([files], folder)
+    written = Suite(files.root).read(files, profile, given)
+    (replication,) = load_all([written], folder, where, keep_weights if train else None)
     if train:
         _train(replication, devices)
     return Result(replication)

@@ -13,6 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from common.verdicts.judge import Replication
     from common.verdicts.record import Change
+    from common.verdicts.suite import Suite
 
 
 class NotAsRecordedError(Exception):
@@ -42,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
         from common.specs.find import find_own, find_root
         from common.system import compiling
         from common.system.text import line
+        from common.verdicts.suite import Suite
 
         if note := compiling.prepare():
             config.issue_config_time_warning(UserWarning(note), stacklevel=2)
@@ -51,13 +53,12 @@ def pytest_configure(config: pytest.Config) -> None:
                 find_own(root)
         except InputError as error:
             raise pytest.UsageError(line(str(error))) from None
-        config.stash[_ROOT] = root
+        config.stash[_SUITE] = Suite(root)
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args = [str(root / "replications")]
 
 
-_ROOT: pytest.StashKey[Path] = pytest.StashKey()
-_CLAIMS: pytest.StashKey[int] = pytest.StashKey()
+_SUITE: "pytest.StashKey[Suite]" = pytest.StashKey()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -71,10 +72,8 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     """The tests of one spec."""
     if not parent.config.getoption("replications") or file_path.suffix != ".yaml":
         return None
-    from common.specs.find import find_specs
-
-    for name, found in find_specs(parent.config.stash[_ROOT]).items():
-        if found.path.resolve() == file_path.resolve():
+    for name, files in parent.config.stash[_SUITE].replications.items():
+        if files.path.resolve() == file_path.resolve():
             spec: _Spec = _Spec.from_parent(parent, path=file_path, name=name, nodeid=name)
             return spec
     return None
@@ -88,7 +87,7 @@ class _Spec(pytest.File):
         from common.verdicts import record
 
         self.replication = self._load()
-        stored = record.load(self.replication.found.record).get(self.config.getoption("replications_profile"))
+        stored = record.load(self.replication.files.record).get(self.config.getoption("replications_profile"))
         claims, controls = (stored.claims, stored.controls) if stored else ({}, {})
         for claim in {**claims, **self.replication.claims}:
             yield _Test.from_parent(self, name=line(claim), about=claim)
@@ -96,29 +95,24 @@ class _Spec(pytest.File):
             yield _Test.from_parent(self, name=f"control:{control}", about=f"{control}: ")
 
     def _load(self) -> "Replication":
-        from common.verdicts.judge import load_replication
+        from common.verdicts.judge import load_all
 
-        config = self.config
-        return load_replication(
-            config.stash[_ROOT], self.name, config.getoption("replications_profile"),
-            out=config.getoption("replications_out"),
-        )  # fmt: skip
+        config, suite = self.config, self.config.stash[_SUITE]
+        written = suite.read(suite.replications[self.name], config.getoption("replications_profile"))
+        return load_all([written], suite.root, config.getoption("replications_out"))[0]
 
     def setup(self) -> None:
         """Train what is missing, and judge."""
         from common.runs.training import Devices, missing, train
-        from common.verdicts.judge import count_claims, judge
+        from common.verdicts.judge import judge
         from common.verdicts.rehearsal import rehearse
 
-        root, stash = self.config.stash[_ROOT], self.config.stash
-        if _CLAIMS not in stash:
-            stash[_CLAIMS] = count_claims(root)
         # one process of pytest-xdist is one of many
         count = 1 if hasattr(self.config, "workerinput") else None
         if any(map(missing, self.replication.runs)):
             rehearse(self.replication)
         train(self.replication.runs, Devices.choose(count=count))
-        self.problems: list[Change] = judge(self.replication, stash[_CLAIMS]).problems
+        self.problems: list[Change] = judge(self.replication, self.config.stash[_SUITE].n_claims).problems
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """A mistake in spec or claims in one line."""

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtrit
 
 Interval = tuple[float, float]
 
@@ -18,6 +17,8 @@ Z = 1.959964
 
 def t_quantile(probability: float, seeds: int) -> float:
     """The quantile of Student's t with seeds - 1 degrees of freedom."""
+    from scipy.special import stdtrit  # takes time, and claims are read without it
+
     return float(stdtrit(seeds - 1, probability))
 
 

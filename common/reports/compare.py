@@ -66,7 +66,7 @@ def _difference(old: Case, new: Case) -> str:
         parts.append(f"verdict changed from {old.verdict} to {new.verdict}")
     if old.claim and new.claim:
         numbers = zip(_numbers(old.claim), _numbers(new.claim), strict=True)
-        if any(not _same(one, other) for one, other in numbers):
+        if any(not _is_close(one, other) for one, other in numbers):
             parts.append(f"value moved from {ours(old.claim)} to {ours(new.claim)}")
     return ", ".join(parts)
 
@@ -75,7 +75,7 @@ def _numbers(claim: ClaimReport) -> list[float | None]:
     return [claim.value, claim.low, claim.high]
 
 
-def _same(one: float | None, other: float | None) -> bool:
+def _is_close(one: float | None, other: float | None) -> bool:
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=DIGITS, abs_tol=1e-9)

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 
 from common.reports.compare import ours
 from common.reports.schema import ClaimReport, Report
-from common.reports.tables import region_in_words, said_in_words
+from common.reports.tables import duration, region_in_words, said_in_words
 from common.specs.document import Strict
 from common.system.text import cell, visible
 from common.verdicts.claims import Verdict
@@ -73,7 +73,7 @@ def page(report: Report, exhibits: Mapping[str, Exhibit]) -> str:
         finalize=_shown,
     )
     environment.filters.update(
-        accepted=_accepted, data_uri=_data_uri, duration=_duration, link=_link, ours=ours, said=_said
+        accepted=_accepted, data_uri=_data_uri, duration=duration, link=_link, ours=ours, said=_said
     )
     environment.filters.update(anchor=_anchor, authors=_authors, symbol=_SYMBOL.__getitem__, yaml=_yaml)
     template = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
@@ -181,10 +181,6 @@ def _accepted(claim: ClaimReport) -> str:
 def _region(claim: ClaimReport) -> tuple[float, float]:
     low, high = claim.region_low, claim.region_high
     return -math.inf if low is None else low, math.inf if high is None else high
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _yaml(data: object) -> str:

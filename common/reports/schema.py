@@ -4,17 +4,19 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import InputError, one_line
-from common.runs.store import Run
 from common.specs.document import Strict
 from common.specs.papers import Paper
 from common.verdicts.claims import Verdict
-from common.verdicts.evaluate import Outcome
-from common.verdicts.judge import Judged, Replication
+
+if TYPE_CHECKING:  # a report is read without what it takes to make one
+    from common.runs.store import Run
+    from common.verdicts.evaluate import Outcome
+    from common.verdicts.judge import Judged, Replication
 
 MOST_BYTES = 50_000_000
 """A larger file is no report: a claim takes about a thousand."""
@@ -204,7 +206,7 @@ def report_on(
 
 
 def replication_report(
-    replication: Replication, judged: Judged, command: str, commit: str
+    replication: "Replication", judged: "Judged", command: str, commit: str
 ) -> ReplicationReport:
     """What became of one replication; `command` reruns it, `commit` is that of the code that judged it."""
     spec = replication.run.spec
@@ -250,14 +252,14 @@ def replication_report(
     )
 
 
-def _run(run: Run) -> RunReport:
+def _run(run: "Run") -> RunReport:
     manifest = run.manifest()
     assert manifest is not None
     same: dict[str, Any] = {name: manifest.get(name) for name in RunReport.model_fields if name != "folder"}
     return RunReport(folder="/".join(run.folder.parts[-4:]), **same)
 
 
-def _claim(outcome: Outcome, as_recorded: bool | None, *, is_explained: bool) -> ClaimReport:
+def _claim(outcome: "Outcome", as_recorded: bool | None, *, is_explained: bool) -> ClaimReport:
     """A claim and what came out; if it `is_explained`, what was found out of it is about this setting."""
     claim = outcome.claim
     region = claim.margin or claim.bound

@@ -5,18 +5,21 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
 from common.system.files import write
 from common.system.text import markdown
 from common.verdicts.claims import Claim, Verdict
-from common.verdicts.evaluate import Outcome
-from common.verdicts.record import Change, Record
+
+if TYPE_CHECKING:  # reports are compared without what it takes to make one
+    from matplotlib.figure import Figure
+
+    from common.verdicts.evaluate import Outcome
+    from common.verdicts.record import Change, Record
 
 START, END = "<!-- claims: written by `replicate record` -->", "<!-- end of claims -->"
 
@@ -35,6 +38,14 @@ _STYLE = {
 def number(value: float) -> str:
     """A number with four significant digits; small ones in powers of ten."""
     return f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """A duration in the largest unit of which it has at least two."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def interval(value: float, low: float, high: float) -> str:
@@ -71,7 +82,7 @@ def region_in_words(low: float, high: float) -> str:
     return f"at least {number(low)}" if math.isinf(high) else f"{number(low)} to {number(high)}"
 
 
-def table(name: str, outcomes: Mapping[str, Outcome], changes: list[Change] | None) -> Table:
+def table(name: str, outcomes: "Mapping[str, Outcome]", changes: "list[Change] | None") -> Table:
     """The claims of one replication, a line each, with what came out and whether that is as recorded.
 
     `changes` is None where nothing is compared with the record.
@@ -93,7 +104,7 @@ def table(name: str, outcomes: Mapping[str, Outcome], changes: list[Change] | No
     return shown
 
 
-def remarks(outcomes: Mapping[str, Outcome], *, is_explained: bool = True) -> list[str]:
+def remarks(outcomes: "Mapping[str, Outcome]", *, is_explained: bool = True) -> list[str]:
     """A line for each claim that was not reproduced: why, and if it `is_explained` what was found out."""
     lines = []
     for name, outcome in outcomes.items():
@@ -106,7 +117,7 @@ def remarks(outcomes: Mapping[str, Outcome], *, is_explained: bool = True) -> li
     return lines
 
 
-def claims_table(name: str, claims: Mapping[str, Claim], records: Mapping[str, Record]) -> list[str]:
+def claims_table(name: str, claims: Mapping[str, Claim], records: "Mapping[str, Record]") -> list[str]:
     """The recorded claims of one replication as lines of Markdown, with the verdicts of the full profile."""
     recorded = records["full"].claims if "full" in records else {}
     counts = verdict_counts(records)
@@ -116,8 +127,8 @@ def claims_table(name: str, claims: Mapping[str, Claim], records: Mapping[str, R
     for key, claim in claims.items():
         ours, verdict = "", "not recorded yet"
         if key in recorded:
-            found = recorded[key]
-            ours, verdict = interval(found.value, found.low, found.high), str(found.verdict)
+            kept = recorded[key]
+            ours, verdict = interval(kept.value, kept.low, kept.high), str(kept.verdict)
         emphasis = "" if verdict == Verdict.REPRODUCED else "**"
         cells = [
             markdown(claim.statement),
@@ -130,7 +141,7 @@ def claims_table(name: str, claims: Mapping[str, Claim], records: Mapping[str, R
     return [*lines, ""]
 
 
-def verdict_counts(records: Mapping[str, Record]) -> dict[Verdict, int]:
+def verdict_counts(records: "Mapping[str, Record]") -> dict[Verdict, int]:
     """How many claims the full profile's record has of each verdict."""
     recorded = records["full"].claims.values() if "full" in records else []
     return {verdict: sum(claim.verdict is verdict for claim in recorded) for verdict in Verdict}
@@ -192,12 +203,12 @@ def with_claims(readme: str, lines: list[str]) -> str:
 
     A marker stands on a line of its own.
     """
-    found = _MARKED.search(readme)
-    if found is None:
+    marked = _MARKED.search(readme)
+    if marked is None:
         return readme
-    end = found["end"]  # of a line in this file
+    end = marked["end"]  # of a line in this file
     shown = end.join(["", "", *lines, ""])
-    return f"{readme[: found.start('claims')]}{shown}{readme[found.end('claims') :]}"
+    return f"{readme[: marked.start('claims')]}{shown}{readme[marked.end('claims') :]}"
 
 
 def _code(name: str) -> str:
@@ -205,7 +216,7 @@ def _code(name: str) -> str:
     return f"`{name}`" if re.fullmatch(r"[\w/.-]+", name) else markdown(name)
 
 
-def save_figures(figures: Mapping[str, Figure], folder: Path, within: Path) -> list[Path]:
+def save_figures(figures: "Mapping[str, Figure]", folder: Path, within: Path) -> list[Path]:
     """Write each figure as PNG and PDF into a folder in `within`; the PNGs' paths."""
     for name, figure in figures.items():
         for suffix in ("png", "pdf"):

@@ -3,13 +3,15 @@
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from pydantic import ValidationError
 
@@ -26,15 +28,17 @@ from common.reports.schema import (
 )
 from common.reports.tables import save_figures
 from common.runs.shard import diverged
-from common.runs.store import Run
+from common.runs.store import Run, finished, variant_of
 from common.runs.workers import spread
 from common.specs.document import Strict
+from common.specs.find import Files
 from common.specs.papers import load_papers
 from common.specs.sweep import shards
 from common.system.files import SUITE, write
 from common.system.git import commit
 from common.verdicts.evaluate import draw
-from common.verdicts.judge import Judged, Replication, count_claims, judge_all
+from common.verdicts.judge import Judged, Replication, judge_all
+from common.verdicts.suite import Written
 
 
 class Fresh(NamedTuple):
@@ -55,77 +59,78 @@ class Drawn(NamedTuple):
 class _Section(Strict):
     """One replication's part of a report, kept beside it; `digest` is of all that it was made from.
 
-    In its file a line with the digest of the rest goes before it.
+    `code`: the folders whose code its spec names, other than its own and `common/`. In its file a line with
+    the digest of the rest goes before it.
     """
 
     digest: str
+    code: list[str]
     report: ReplicationReport
     exhibit: Exhibit
 
 
 def publish(
     profile: str,
-    replications: list[Replication],
+    replications: Sequence[Replication | Written],
     to: Path,
     fresh: Mapping[str, Fresh],
     commands: Mapping[str, str],
+    n_claims: Mapping[Path, int],
     *,
     within: Path,
-    judge_rest: bool,
-    not_loaded: Sequence[NotRun] = (),
+    not_read: Sequence[NotRun] = (),
 ) -> Report:
     """Write the report on `replications` into the folder `to`, which is or lies in the folder `within`.
 
     What is `fresh` is taken as it is. Of the rest, a part that an earlier report has is taken over if neither
-    data nor code nor claims have changed; others are judged if `judge_rest`, else listed as not judged.
-    `commands` are those that rerun each replication, `not_loaded` others that are only listed.
+    data nor code nor claims have changed; else a `Replication` is judged, and what is only `Written`, whose
+    results are in `within`, is listed as not judged. `commands` are those that rerun each replication,
+    `n_claims` the numbers of claims of the roots, `not_read` others that are only listed.
 
     Raises:
         InputError: if it cannot be written; a file is written whole or not at all.
     """
-    roots = dict.fromkeys(replication.found.root for replication in replications)
-    n_claims = {root: count_claims(root) for root in roots}
-    code = {root: commit(root) for root in roots}
-    digests = {one.name: _digest(one, commands[one.name], n_claims[one.found.root]) for one in replications}
-    paths = {name: to / "sections" / f"{name.replace('/', '.')}.{profile}.json" for name in digests}
-    stored = {name: _load(paths[name], digest) for name, digest in digests.items()}
-    not_run = list(not_loaded)
-    to_judge = []
-    for replication in replications:
-        name = replication.name
-        if name in fresh or stored[name]:
+    roots = dict.fromkeys(one.files.root for one in replications)
+    commits = {root: commit(root) for root in roots}
+    names = [one.name for one in replications]
+    paths = {name: to / "sections" / f"{name.replace('/', '.')}.{profile}.json" for name in names}
+    basis = {one.name: f"{n_claims[one.files.root]} {commands[one.name]}" for one in replications}
+    sections: dict[str, _Section] = {}
+    not_run = list(not_read)
+    to_judge: list[Replication] = []
+    for one in replications:
+        name = one.name
+        if name in fresh:
             continue
-        why = _why_incomplete(replication)
-        if why is None and judge_rest:
-            to_judge.append(replication)
-            continue
-        why = why or "there are results, not judged by this code yet; `replicate report` judges them"
-        not_run.append(NotRun(name=name, title=replication.run.spec.fields.title, why=why))
+        if kept := _load(paths[name], one, basis[name], within):
+            sections[name] = kept
+        elif isinstance(one, Written):
+            not_run.append(NotRun(name=name, title=one.run.fields.title, why=_why_not_judged(one, within)))
+        elif why := _why_incomplete(one):
+            not_run.append(NotRun(name=name, title=one.run.spec.fields.title, why=why))
+        else:
+            to_judge.append(one)
     judged = zip(to_judge, judge_all(to_judge, n_claims), strict=True)
-    fresh = {**fresh, **{one.name: Fresh(found) for one, found in judged}}
-    exhibits = {name: found.exhibit for name, found in fresh.items() if found.exhibit}
-    exhibits |= {name: kept.exhibit for name, kept in stored.items() if kept}
-    to_draw = [one for one in replications if one.name in fresh and one.name not in exhibits]
+    fresh = {**fresh, **{one.name: Fresh(outcome) for one, outcome in judged}}
+    made = [one for one in replications if isinstance(one, Replication) and one.name in fresh]
+    to_draw = [one for one in made if fresh[one.name].exhibit is None]
+    exhibits = {name: new.exhibit for name, new in fresh.items() if new.exhibit}
     with spread(len(to_draw)) as spread_map:
         exhibits |= zip((one.name for one in to_draw), spread_map(_drawn_exhibit, to_draw), strict=True)
-    sections: list[_Section] = []
-    for replication in replications:
-        name, path = replication.name, paths[replication.name]
-        kept = stored[name]
-        if found := fresh.get(name):
-            given = replication_report(
-                replication, found.judged, commands[name], code[replication.found.root]
-            )
-            kept = _Section(digest=digests[name], report=given, exhibit=exhibits[name])
-            text = kept.model_dump_json()
-            write(path, f"{_digest_of(text)}\n{text}", within)
-        if kept:
-            sections.append(kept)
+    for one in made:
+        name = one.name
+        report = replication_report(one, fresh[name].judged, commands[name], commits[one.files.root])
+        code = _code_elsewhere(one)
+        digest = _digest(one.files, basis[name], code, _states(one))
+        sections[name] = _Section(digest=digest, code=code, report=report, exhibit=exhibits[name])
+        text = sections[name].model_dump_json()
+        write(paths[name], f"{_digest_of(text)}\n{text}", within)
     written = datetime.now(UTC).isoformat(timespec="seconds")
     papers = {key: paper for root in roots for key, paper in load_papers(root).items()}
-    report = report_on(profile, written, papers, [section.report for section in sections], not_run)
-    _write(to, within, report, {section.report.name: section.exhibit for section in sections})
-    return report
+    ordered = [sections[name] for name in names if name in sections]
+    whole = report_on(profile, written, papers, [section.report for section in ordered], not_run)
+    _write(to, within, whole, {section.report.name: section.exhibit for section in ordered})
+    return whole
 
 
 def draw_figures(replication: Replication) -> Drawn:
@@ -193,21 +198,22 @@ def _why_incomplete(replication: Replication) -> str | None:
     return None
 
 
-def _digest(replication: Replication, command: str, n_claims: int) -> str:
-    """Of the data, the claims and the code that decide a replication's part of the report."""
-    digest = hashlib.sha256(f"{n_claims} {command}".encode())
-    for run in replication.runs:
-        manifest = run.manifest()
-        digest.update(f"{run.hash} {manifest and manifest['instances_digest']}".encode())
-    found = replication.found
-    code = [*found.path.parent.glob("*.py"), *(SUITE / "common").rglob("*.py")]
-    for path in (found.path, found.expected, found.record, found.samples, *sorted(code)):
-        digest.update(path.read_bytes() if path.is_file() else b"")
-    return digest.hexdigest()
+def _why_not_judged(written: Written, out: Path) -> str:
+    """Why a replication without a part to take over has none, as far as its spec need not be resolved."""
+    for control in (None, *written.run.fields.controls):
+        variant = variant_of(written.run.profile, control)
+        folder = out / written.name / variant
+        if any(folder.glob("*/manifest.json")):
+            continue
+        if any(folder.glob("*/shards/*")):
+            return f"{variant}: not finished; `replicate run` goes on"
+        return f"{variant}: never run"
+    how = "`replicate report` judges them, or says what has changed since"
+    return f"there are results, not judged by this code yet; {how}"
 
 
-def _load(path: Path, digest: str) -> _Section | None:
-    """The part kept in the file `path`, None if there is none, it is damaged, or it is not of this digest."""
+def _load(path: Path, one: Replication | Written, basis: str, out: Path) -> _Section | None:
+    """The part kept in the file `path`, None if there is none, or it is damaged or made from other things."""
     try:
         first, _, text = path.read_bytes().decode().partition("\n")
         if first != _digest_of(text):
@@ -215,7 +221,54 @@ def _load(path: Path, digest: str) -> _Section | None:
         part = _Section.model_validate_json(text)
     except (OSError, UnicodeDecodeError, ValidationError):
         return None
-    return part if part.digest == digest else None
+    states = _states(one) if isinstance(one, Replication) else _states_of(part.report, out)
+    return part if part.digest == _digest(one.files, basis, part.code, states) else None
+
+
+def _digest(files: Files, basis: str, code_elsewhere: Sequence[str], states: Sequence[str]) -> str:
+    """Of the data, the claims and the code that decide a replication's part of the report.
+
+    The spec and the code of the classes that it names decide the hash of its runs, with the version of torch:
+    none of these need be imported to see that they are the same.
+    """
+    digest = hashlib.sha256(f"{basis} {torch.__version__} {[*code_elsewhere]} {[*states]}".encode())
+    folders = [files.path.parent, *map(Path, code_elsewhere)]
+    code = [*(path for folder in folders for path in folder.glob("*.py")), *(SUITE / "common").rglob("*.py")]
+    for path in (files.path, files.expected, files.record, files.samples, *sorted(code)):
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
+
+
+def _code_elsewhere(replication: Replication) -> list[str]:
+    """The folders of the code that makes and takes arguments of what a spec names, but for those of all."""
+    folders = set()
+    for named in replication.run.spec.classes:
+        code = getattr(inspect.unwrap(named.__init__), "__code__", None)  # type: ignore[misc]
+        for file in (getattr(sys.modules[named.__module__], "__file__", None), code and code.co_filename):
+            if file is not None:
+                folders.add(Path(file).resolve().parent)
+    own = replication.files.path.resolve().parent
+    return sorted(str(one) for one in folders if one != own and not one.is_relative_to(SUITE / "common"))
+
+
+def _states(replication: Replication) -> list[str]:
+    """What is stored of each run: its folder, its hash, and the digest of its table."""
+    return [_state(run.folder, run.hash, run.manifest()) for run in replication.runs]
+
+
+def _states_of(report: ReplicationReport, out: Path) -> list[str]:
+    """`_states` as a report on runs has them, as far as these are still stored as they were then."""
+    states = []
+    for run in (report.run, *(control.run for control in report.controls)):
+        manifest = finished(folder := out / run.folder)
+        same = manifest is not None and (manifest["hash"], manifest["spec"]) == (run.hash, run.spec)
+        states.append(_state(folder, run.hash, manifest if same else None))
+    return states
+
+
+def _state(folder: Path, run_hash: str, manifest: Mapping[str, Any] | None) -> str:
+    place = "/".join(folder.parts[-4:])
+    return f"{place} {run_hash} {manifest and manifest['instances_digest']}"
 
 
 def _digest_of(text: str) -> str:

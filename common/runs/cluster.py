@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from common.errors import InputError, one_line
-from common.runs.shard import train_alone
+from common.runs.shard import Session, train_shard
 from common.runs.store import Run, versions
 from common.runs.training import Devices, Progress, network_steps
 from common.specs.sweep import Shard
@@ -243,6 +243,6 @@ def _train_at_worker(
             reports.add.remote(position, done)
 
     notes: list[str] = []
-    table, state = train_alone(run, shard, accelerator, 0, advance, notes.append)
+    trained = train_shard(run, shard, Session(accelerator, 0, advance, notes.append))
     device = torch.cuda.get_device_name(0) if accelerator == "cuda" else "CPU"
-    return _Result(table, state, device, notes)
+    return _Result(trained.table, trained.state, device, notes)

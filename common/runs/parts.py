@@ -31,8 +31,8 @@ class Part(NamedTuple):
         Raises:
             InputError: if it says none.
         """
-        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
-        part = cls(*map(int, found.groups())) if found else cls(0, 0)
+        match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+        part = cls(*map(int, match.groups())) if match else cls(0, 0)
         if not 1 <= part.number <= part.of:
             raise InputError(f"--part {text}: expected I/N with I from 1 to N, as in --part 2/8")
         if part.of > MOST_PARTS:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -44,57 +44,61 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 Advance = Callable[[int], None]
 
 
-def train_alone(
-    run: Run,
-    shard: Shard,
-    accelerator: str,
-    device: int,
-    advance: Advance,
-    note: Note = warnings.warn,
-    *,
-    resumes: bool = False,
-) -> tuple[pd.DataFrame, dict[str, Tensor]]:
-    """The rows of one shard, trained in this process with its numerics set; if weights are kept, the state.
+class Session(NamedTuple):
+    """How shards are trained in this process: on which device, and who is told how it goes.
 
-    If it `resumes`, training goes on from a checkpoint in the run's folder, and leaves some there.
+    `advance` is told of the network-steps done, `note` gets lines, `logger` the losses. If there are
+    `checkpoints`, training goes on from one in that run's folder, and leaves some there.
     """
-    states: list[dict[str, Tensor]] = []
-    compiled: list[bool] = []
 
-    def keep(ensemble: Ensemble) -> None:
-        compiled.append(ensemble.compiled)
-        if not run.keep.empty:  # not on the device, where the memory may be needed
-            states.append({name: tensor.cpu() for name, tensor in ensemble.state().items()})
+    accelerator: str = "cpu"
+    device: int = 0
+    advance: Advance = lambda network_steps: None
+    note: Note = warnings.warn
+    logger: Logger | None = None
+    checkpoints: Run | None = None
+    keeps_state: bool = False
 
-    with one_thread(), numerics(note), _quiet():
+
+ALONE = Session()
+"""On the CPU, where nobody needs to be told anything."""
+
+
+class Trained(NamedTuple):
+    """What training made of a shard: its rows of the instances table, and the state of its networks if kept.
+
+    `compiled`: whether all ran compiled; None if they were calculated.
+    """
+
+    table: pd.DataFrame
+    state: dict[str, Tensor]
+    compiled: bool | None
+
+
+def train_shard(run: Run, shard: Shard, session: Session, *, resumes: bool = False) -> Trained:
+    """Train one shard of a run, in this process with its numerics set; the state if the run keeps weights.
+
+    If it `resumes`, it has checkpoints in the run's folder.
+
+    Raises:
+        InputError: as `fit_shard`, and for a fault of the model's code.
+    """
+    with one_thread(), numerics(session.note), _quiet():
         name = f"{run.spec.name}/{run.variant.name}/{run.hash}"
         with blamed(f"{run.spec.name}, shard {shard.number}: training"):
             logger = run.spec.logger_of(run.folder, name, f"shard_{shard.number:05d}")
             where = run if resumes else None
-            table = train_shard(run.spec, shard, accelerator, device, advance, logger, keep, where, note)
-    if compiled:
-        table.attrs["compiled"] = all(compiled)
-    return table, {
-        name: torch.cat([state[name] for state in states]) for name in (states[0] if states else {})
-    }
+            own = session._replace(logger=logger, checkpoints=where, keeps_state=not run.keep.empty)
+            trained = fit_shard(run.spec, shard, own)
+    if trained.compiled is not None:
+        trained.table.attrs["compiled"] = trained.compiled
+    return trained
 
 
-def train_shard(
-    spec: Spec,
-    shard: Shard,
-    accelerator: str = "cpu",
-    device: int = 0,
-    advance: Advance = lambda network_steps: None,
-    logger: Logger | None = None,
-    trained: Callable[[Ensemble], None] = lambda ensemble: None,
-    run: Run | None = None,
-    note: Note = warnings.warn,
-) -> pd.DataFrame:
+def fit_shard(spec: Spec, shard: Shard, session: Session = ALONE) -> Trained:
     """Train or calculate one shard's instances: their rows of the sweep with `loss` and each metric.
 
-    `advance` is told of the network-steps done, `logger` of the losses, `trained` of the ensemble at the end,
-    or of several in order: what does not fit into memory is halved, and `note` gets a line. Training goes on
-    from where it was when a kill stopped it, if `run` has it.
+    What does not fit into memory is halved, and a line is noted.
 
     Raises:
         InputError: if one network alone does not fit into memory.
@@ -104,60 +108,61 @@ def train_shard(
     def count(network_steps: int) -> None:
         nonlocal counted
         counted += network_steps
-        advance(network_steps)
+        session.advance(network_steps)
 
     try:
-        return _train_rows(spec, shard, accelerator, device, count, logger, trained, run, note)
+        return _fit_at_once(spec, shard, session._replace(advance=count))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     # here, as the error holds the tensors of what failed
     gc.collect()
-    if accelerator == "cuda":
+    if session.accelerator == "cuda":
         torch.cuda.empty_cache()
-    advance(-counted)
+    session.advance(-counted)
     n = len(shard.rows)
     if n == 1:
         raise InputError(f"{spec.name}: out of memory with a single network: {_of(spec, shard.rows.iloc[0])}")
-    note(f"{n:,} networks at once do not fit into memory: trained in halves, as often as it takes")
-    halves = [Shard(shard.number, rows) for rows in (shard.rows.iloc[: n // 2], shard.rows.iloc[n // 2 :])]
-    rest = (accelerator, device, advance, logger, trained, run, note)
-    return pd.concat([train_shard(spec, half, *rest) for half in halves])
+    session.note(f"{n:,} networks at once do not fit into memory: trained in halves, as often as it takes")
+    rows = shard.rows.iloc[: n // 2], shard.rows.iloc[n // 2 :]
+    first, second = (fit_shard(spec, Shard(shard.number, half), session) for half in rows)
+    return Trained(
+        table=pd.concat([first.table, second.table]),
+        state={name: torch.cat([first.state[name], second.state[name]]) for name in first.state},
+        compiled=first.compiled and second.compiled,
+    )
 
 
-def _train_rows(
-    spec: Spec,
-    shard: Shard,
-    accelerator: str,
-    device: int,
-    advance: Advance,
-    logger: Logger | None,
-    trained: Callable[[Ensemble], None],
-    run: Run | None,
-    note: Note,
-) -> pd.DataFrame:
+def _fit_at_once(spec: Spec, shard: Shard, session: Session) -> Trained:
     model = build(spec, shard.rows)
+    compiled, state = None, {}
     if isinstance(model, Computed):
         columns = model.metrics()
         check_metrics(model, columns, shard.rows)
-        advance(len(shard.rows))
+        session.advance(len(shard.rows))
     else:
-        model.note = note
+        model.note = session.note
+        run = session.checkpoints
         # what was logged before would be lost: a shard with a logger starts anew
-        partial = _Partial(run, shard) if run is not None and model.resumable and logger is None else None
+        resumes = run is not None and model.resumable and session.logger is None
+        partial = _Partial(run, shard) if run is not None and resumes else None
         try:
-            columns = _train_ensemble(model, spec, accelerator, device, advance, logger, partial)
+            columns = _fit_ensemble(model, spec, session, partial)
         except Exception as error:
             if run is None or partial is None or not partial.is_at_fault or is_out_of_memory(error):
                 raise
-            note(f"shard {shard.number}: its checkpoint cannot be used ({told(error)}); it starts anew")
+            why = f"its checkpoint cannot be used ({told(error)})"
+            session.note(f"shard {shard.number}: {why}; it starts anew")
             run.forget_partial(shard)
-            return _train_rows(spec, shard, accelerator, device, advance, logger, trained, run, note)
+            return _fit_at_once(spec, shard, session)
         check_metrics(model, columns, shard.rows)
-        trained(model)
-    return pd.concat(
+        compiled = model.compiled
+        if session.keeps_state:  # not on the device, where the memory may be needed
+            state = {name: tensor.cpu() for name, tensor in model.state().items()}
+    table = pd.concat(
         [shard.rows, *(_columns(name, value, shard.rows.index) for name, value in columns.items())], axis=1
     )
+    return Trained(table, state, compiled)
 
 
 class _Partial(CheckpointIO):
@@ -166,8 +171,8 @@ class _Partial(CheckpointIO):
     def __init__(self, run: Run, shard: Shard) -> None:
         self.run = run
         self.shard = shard
-        self.found = run.partial(shard)
-        self.is_at_fault = bool(self.found)
+        self.state = run.partial(shard)
+        self.is_at_fault = bool(self.state)
         """Whether what goes wrong now comes of the checkpoint: no step has been taken since."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -176,35 +181,29 @@ class _Partial(CheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        assert self.found is not None
-        return self.found
+        assert self.state is not None
+        return self.state
 
     def remove_checkpoint(self, path: Any) -> None:
         pass  # the run does, when the shard is stored
 
 
-def _train_ensemble(
-    ensemble: Ensemble,
-    spec: Spec,
-    accelerator: str,
-    device: int,
-    advance: Advance,
-    logger: Logger | None,
-    partial: _Partial | None,
+def _fit_ensemble(
+    ensemble: Ensemble, spec: Spec, session: Session, partial: _Partial | None
 ) -> dict[str, Tensor]:
     settings = spec.fields.trainer
-    callbacks: list[Callback] = [_Report(len(ensemble.seed_index), advance, partial)]
+    callbacks: list[Callback] = [_Report(len(ensemble.seed_index), session.advance, partial)]
     settling = _StopWhenSettled() if settings.stop_when_settled else None
     if settling is not None:
         callbacks.insert(0, settling)
-    if logger is not None:
-        callbacks.append(_Curve(logger, settings.log_every_steps))
+    if session.logger is not None:
+        callbacks.append(_Curve(session.logger, settings.log_every_steps))
     trainer = Trainer(
-        accelerator=accelerator,
-        devices=[device] if accelerator == "cuda" else 1,
+        accelerator=session.accelerator,
+        devices=[session.device] if session.accelerator == "cuda" else 1,
         max_epochs=1,  # whatever ends it early would else begin again, with the first inputs
         max_steps=settings.max_steps,
-        logger=logger or False,
+        logger=session.logger or False,
         log_every_n_steps=settings.log_every_steps,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -214,7 +213,7 @@ def _train_ensemble(
         plugins=[LightningEnvironment(), *([partial] if partial else [])],
     )
     try:
-        trainer.fit(ensemble, ckpt_path="partial" if partial and partial.found else None, weights_only=True)
+        trainer.fit(ensemble, ckpt_path="partial" if partial and partial.state else None, weights_only=True)
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # which Lightning makes an exit of its own
             raise error.__context__ from None

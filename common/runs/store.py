@@ -73,9 +73,8 @@ class Run:
         text = json.dumps({**spec.resolved(), **numerics}, sort_keys=True)
         self.resolved: dict[str, Any] = json.loads(text)  # as a manifest gives it back, tuples as lists
         self.hash = _digest(text.encode())[:12]
-        variant = spec.profile if spec.control is None else f"{spec.profile}-{spec.control}"
         self.out = out
-        self.variant = out / spec.name / variant
+        self.variant = out / spec.name / variant_of(spec.profile, spec.control)
         self.folder = self.variant / self.hash
         self._checked: set[str] = set()  # digests of tables whose rows have been compared with the sweep
 
@@ -146,7 +145,7 @@ class Run:
         # the rows first: weights beside them are always those of these rows
         if (before := self.stored(shard)) is None:
             self.write_shard(shard.number, table)
-        elif not _same(table, before):
+        elif not _same_numbers(table, before):
             raise InputError(
                 f"{self.folder}: shard {shard.number}, trained again, has other numbers than are stored, so "
                 "its weights are not kept; was it trained on another machine? In another --out all are new"
@@ -181,10 +180,10 @@ class Run:
 
     def weights(self, shard: Shard) -> tuple[list[int], dict[str, Tensor]]:
         """The instances of a shard whose weights are stored, and their states, tensors (instances, ...)."""
-        found = list(self._whole("weights", shard, _weights))
-        rows = [row for some, _ in found for row in some]
-        names = found[0][1] if found else {}
-        return rows, {name: torch.cat([state[name] for _, state in found]) for name in names}
+        stored = list(self._whole("weights", shard, _weights))
+        rows = [row for some, _ in stored for row in some]
+        names = stored[0][1] if stored else {}
+        return rows, {name: torch.cat([state[name] for _, state in stored]) for name in names}
 
     def set_aside(self, shards: list[Shard]) -> list[str]:
         """Move away what lies among the results of these shards, or of the whole run, and is not theirs.
@@ -356,6 +355,19 @@ class Run:
         return "changed since the last run: " + "; ".join(_changes(latest["spec"], self.resolved))
 
 
+def variant_of(profile: str, control: str | None) -> str:
+    """The name of the folder of all runs of a profile, or of one of its controls."""
+    return profile if control is None else f"{profile}-{control}"
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the run that was finished in `folder`, of whatever spec; None if there is none."""
+    try:
+        return _manifest(folder)
+    except _NotOursError:
+        return None
+
+
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that make the numbers."""
     return {
@@ -414,7 +426,7 @@ def _to_bytes(table: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def _same(table: pd.DataFrame, other: pd.DataFrame) -> bool:
+def _same_numbers(table: pd.DataFrame, other: pd.DataFrame) -> bool:
     """Whether two tables have the same numbers; `other` may have further columns, those of other shapes."""
     other = other.reindex(index=table.index, columns=table.columns)
     return bool((table.eq(other) | (table.isna() & other.isna())).to_numpy().all())
@@ -465,9 +477,9 @@ def _check_rows(table: pd.DataFrame, rows: pd.DataFrame) -> None:
             raise _NotOursError(f"its column {name!r} is not that of the sweep")
 
 
-def _equal(found: "pd.Series[Any]", wanted: "pd.Series[Any]") -> bool:
+def _equal(column: "pd.Series[Any]", wanted: "pd.Series[Any]") -> bool:
     if wanted.dtype.kind in "iufb":
-        return found.dtype == wanted.dtype and bool((found == wanted).all())
+        return column.dtype == wanted.dtype and bool((column == wanted).all())
     # texts, and lists of values, which a file gives back as arrays
-    texts = (json.dumps(column.tolist(), default=lambda one: one.tolist()) for column in (found, wanted))
+    texts = (json.dumps(one.tolist(), default=lambda value: value.tolist()) for one in (column, wanted))
     return len(set(texts)) == 1

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 import torch
 
-from common.ensemble import Note
 from common.runs.numerics import KEEPS_DENORMALS
-from common.runs.shard import Advance, train_alone
+from common.runs.shard import Session, train_shard
 from common.runs.store import Run
 from common.runs.workers import CONTEXT, broken, end_if_starting, kill, startable, starting, workers
 from common.specs.spec import Spec
@@ -58,8 +57,59 @@ class Devices(NamedTuple):
     def train_shards(
         self, todo: list[tuple[Run, Shard]], progress: "Progress"
     ) -> Generator[tuple[Run, Shard]]:
-        """See `Place.train_shards`."""
-        return train_shards(todo, self, progress)
+        """See `Place.train_shards`.
+
+        Raises:
+            InputError: if workers cannot be started, or one ends before its work does.
+        """
+        noted: set[tuple[int, str]] = set()
+
+        def note(run: Run, text: str) -> None:
+            # why nothing is compiled here, or kept from denormals, holds for all runs
+            key = (0 if text.startswith((UNCOMPILED, KEEPS_DENORMALS)) else id(run), text)
+            if key not in noted:
+                noted.add(key)
+                progress.noted(run, text)
+
+        if self.n == 1 or len(todo) <= 1:
+            for run, shard in todo:
+                advance = functools.partial(progress.advanced, run, shard)
+                session = Session(self.accelerator, 0, advance, functools.partial(note, run))
+                progress.finished(run, shard, _train_and_store(run, shard, session))
+                yield run, shard
+            return
+        with startable():
+            reports: SimpleQueue[tuple[int, int | str]] = CONTEXT.SimpleQueue()
+            numbers: SimpleQueue[int] = CONTEXT.SimpleQueue()
+        count = min(self.n, len(todo))
+        for number in range(count):
+            numbers.put(number)
+        with workers(count, _start_worker, reports, numbers) as pool:
+            try:
+                with startable(), starting():  # until all workers are known, so that they can be ended
+                    futures: dict[Future[pd.DataFrame], tuple[Run, Shard]] = {
+                        pool.submit(_train_in_worker, run, shard, self.accelerator, position): (run, shard)
+                        for position, (run, shard) in enumerate(todo)
+                    }
+                pending = set(futures)
+                while pending:
+                    done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                    while not reports.empty():
+                        position, told = reports.get()
+                        if isinstance(told, str):
+                            note(todo[position][0], told)
+                        else:
+                            progress.advanced(*todo[position], told)
+                    for future in done:
+                        progress.finished(*futures[future], future.result())
+                        yield futures[future]
+            except BrokenProcessPool:
+                raise broken(pool) from None
+            except BaseException:
+                # also in the middle of a shard: Lightning would catch a SIGTERM and train on. Shards are on
+                # disk whole or not at all
+                kill(pool)
+                raise
 
 
 class Progress:
@@ -128,11 +178,11 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
             if run.table() is None or missing(run):
                 locks.enter_context(run.locked())
         # looked at again: another run may have ended just before
-        found = {run: missing(run) for run in runs}
-        clear(found, progress)
-        todo = [(run, shard) for run, some in found.items() for shard in some]
+        lacking = {run: missing(run) for run in runs}
+        clear(lacking, progress)
+        todo = [(run, shard) for run, some in lacking.items() for shard in some]
         if devices.n > 1:
-            price = [cost for run, some in found.items() for cost in costs(run.spec, some)]
+            price = [cost for run, some in lacking.items() for cost in costs(run.spec, some)]
             order = sorted(range(len(todo)), key=lambda i: -price[i])
             first = dict(reversed([(_code(todo[i][0].spec), i) for i in order])).values()
             todo = [todo[i] for i in sorted(order, key=lambda i: i not in first)]
@@ -165,64 +215,6 @@ def _code(spec: Spec) -> tuple[str, str]:
     return spec.fields.model.class_path, spec.fields.features.class_path
 
 
-def train_shards(
-    todo: list[tuple[Run, Shard]], devices: Devices, progress: Progress
-) -> Generator[tuple[Run, Shard]]:
-    """Train and store shards, on all devices at once; yields each as it is done.
-
-    Raises:
-        InputError: if workers cannot be started, or one ends before its work does.
-    """
-    noted: set[tuple[int, str]] = set()
-
-    def note(run: Run, text: str) -> None:
-        # why nothing is compiled here, or kept from denormals, holds for all runs
-        key = (0 if text.startswith((UNCOMPILED, KEEPS_DENORMALS)) else id(run), text)
-        if key not in noted:
-            noted.add(key)
-            progress.noted(run, text)
-
-    if devices.n == 1 or len(todo) <= 1:
-        for run, shard in todo:
-            advance = functools.partial(progress.advanced, run, shard)
-            table = _train_shard(run, shard, devices.accelerator, 0, advance, functools.partial(note, run))
-            progress.finished(run, shard, table)
-            yield run, shard
-        return
-    with startable():
-        reports: SimpleQueue[tuple[int, int | str]] = CONTEXT.SimpleQueue()
-        numbers: SimpleQueue[int] = CONTEXT.SimpleQueue()
-    count = min(devices.n, len(todo))
-    for number in range(count):
-        numbers.put(number)
-    with workers(count, _start_worker, reports, numbers) as pool:
-        try:
-            with startable(), starting():  # until all workers are known, so that they can be ended
-                futures: dict[Future[pd.DataFrame], tuple[Run, Shard]] = {
-                    pool.submit(_train_in_worker, run, shard, devices.accelerator, position): (run, shard)
-                    for position, (run, shard) in enumerate(todo)
-                }
-            pending = set(futures)
-            while pending:
-                done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-                while not reports.empty():
-                    position, told = reports.get()
-                    if isinstance(told, str):
-                        note(todo[position][0], told)
-                    else:
-                        progress.advanced(*todo[position], told)
-                for future in done:
-                    progress.finished(*futures[future], future.result())
-                    yield futures[future]
-        except BrokenProcessPool:
-            raise broken(pool) from None
-        except BaseException:
-            # also in the middle of a shard: Lightning would catch a SIGTERM and train on. Shards are on disk
-            # whole or not at all
-            kill(pool)
-            raise
-
-
 _worker: dict[str, Any] = {}
 
 
@@ -236,12 +228,11 @@ def _train_in_worker(run: Run, shard: Shard, accelerator: str, position: int) ->
     def tell(what: int | str) -> None:
         _worker["reports"].put((position, what))
 
-    return _train_shard(run, shard, accelerator, _worker["number"], tell, tell)
+    return _train_and_store(run, shard, Session(accelerator, _worker["number"], tell, tell))
 
 
-def _train_shard(
-    run: Run, shard: Shard, accelerator: str, device: int, advance: Advance, note: Note = warnings.warn
-) -> pd.DataFrame:
-    table, state = train_alone(run, shard, accelerator, device, advance, note, resumes=True)
-    run.write_trained(shard, table, state)
-    return table
+def _train_and_store(run: Run, shard: Shard, session: Session) -> pd.DataFrame:
+    """Train one shard in this process, and store it; its rows of the instances table."""
+    trained = train_shard(run, shard, session, resumes=True)
+    run.write_trained(shard, trained.table, trained.state)
+    return trained.table

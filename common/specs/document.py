@@ -124,6 +124,10 @@ class Document:
             raise InputError(f"{path}:1: expected a mapping of keys to values")
         return cls(data, origins, path)
 
+    def copy(self) -> "Document":
+        """The same, in which values can be replaced without changing this one."""
+        return Document(copy.deepcopy(self.data), dict(self.origins), self.path)
+
     def apply(self, layer: Place) -> None:
         """Put each value of the mapping at `layer` where its dotted key says; its lines go with it."""
         values: Any = self.data
@@ -182,13 +186,13 @@ class Document:
             return model.model_validate(self.data if data is None else data)
         except ValidationError as errors:
             # an unknown key first: that another one is missing may be its consequence
-            found = sorted(errors.errors(), key=lambda error: error["type"] != "extra_forbidden")
+            mistakes = sorted(errors.errors(), key=lambda error: error["type"] != "extra_forbidden")
             # pydantic adds names of union members to the place: keep what stands in the document
-            places = [self._known((*at, *error["loc"])) for error in found]
+            places = [self._known((*at, *error["loc"])) for error in mistakes]
             # of the members of a union, the one that fits furthest down
             within = [i for i, p in enumerate(places) if p[: len(places[0])] == places[0]]
             furthest = max(within, key=lambda i: len(places[i]))
-            first, place = found[furthest], places[furthest]
+            first, place = mistakes[furthest], places[furthest]
             if first["type"] == "extra_forbidden":
                 valid = _keys(model, place[len(at) : -1])
                 raise self.error(place, f"unknown key; {nearest(str(place[-1]), valid)}") from None

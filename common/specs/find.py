@@ -8,17 +8,16 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from common.errors import InputError, one_line
 from common.specs.document import nearest
-from common.specs.spec import Spec, load_spec
 from common.system.files import SUITE, given_path, is_installed
 from common.system.text import line, visible
 
 
-class Found(NamedTuple):
-    """A replication called `name` (`paper/result`), its spec at `path`.
+class Files(NamedTuple):
+    """Where the files of the replication `name` (`paper/result`) lie, its spec at `path`.
 
     `root` holds its folders `replications/` and `expected/`. `installed`: it came with a package, so that its
     modules can be imported as they are.
@@ -43,19 +42,6 @@ class Found(NamedTuple):
     def samples(self) -> Path:
         """The file with the samples of these numbers, which belongs to the record."""
         return samples_of(self.record)
-
-    def spec(
-        self,
-        profile: str = "full",
-        control: str | None = None,
-        overrides: Mapping[str, tuple[Any, str]] | None = None,
-    ) -> Spec:
-        """Its spec, as `load_spec` reads it; modules are then imported from its root too."""
-        root = self.root.resolve()
-        # an installed suite is there already, perhaps by a link; put first, it could hide Python's modules
-        if not self.installed and root not in [Path(entry).resolve() for entry in sys.path]:
-            sys.path.insert(0, str(root))
-        return load_spec(self.path, profile, control, overrides)
 
 
 RESTORE = "restore both files of the record (`git checkout`), or remove them and record it anew"
@@ -99,25 +85,25 @@ def results_folder(root: Path) -> Path:
     return (Path.cwd() if is_installed(root) else root) / "results"
 
 
-def find_specs(root: Path) -> dict[str, Found]:
+def find_specs(root: Path) -> dict[str, Files]:
     """The replications below `root` itself, by name.
 
     Raises:
         InputError: if a name is not text.
     """
     specs = {
-        name: Found(name, path, root)
+        name: Files(name, path, root)
         for path in sorted((root / "replications").glob("*/*.yaml"))
         # what is hidden is some program's own
         if not (name := f"{path.parent.name}/{path.stem}").startswith(".") and not path.name.startswith(".")
     }
-    for name, found in specs.items():
+    for name, files in specs.items():
         if visible(name) != name:  # such as bytes that are not UTF-8
-            raise InputError(f"{found.path}: a report cannot hold this name; rename the file or its folder")
+            raise InputError(f"{files.path}: a report cannot hold this name; rename the file or its folder")
     return specs
 
 
-def find_own(root: Path) -> dict[str, Found]:
+def find_own(root: Path) -> dict[str, Files]:
     """All replications of `root`, by name, where nothing looks like one and is none.
 
     Raises:
@@ -136,14 +122,14 @@ def find_own(root: Path) -> dict[str, Found]:
     return specs
 
 
-def find_all(root: Path, tell: Tell = lambda line: None) -> list[Found]:
+def find_all(root: Path, tell: Tell = lambda line: None) -> list[Files]:
     """The replications below `root`, then those of installed packages.
 
     A package has an entry point of the group `replications`, which names a package of its own that is called
     `replications`; the folder around that is then a root like any other. One that names something else, or
     that cannot be imported, is told and left out.
     """
-    found = list(find_specs(root).values())
+    replications = list(find_specs(root).values())
     roots = {root.resolve()}
     try:
         entries = list(importlib.metadata.entry_points(group="replications"))
@@ -158,12 +144,12 @@ def find_all(root: Path, tell: Tell = lambda line: None) -> list[Found]:
             continue
         for folder in folders:
             if folder.parent not in roots:
-                found += [one._replace(installed=True) for one in find_specs(folder.parent).values()]
+                replications += [one._replace(installed=True) for one in find_specs(folder.parent).values()]
             roots.add(folder.parent)
-    return found
+    return replications
 
 
-def find_named(root: Path, names: Sequence[str], tell: Tell = lambda line: None) -> list[Found]:
+def find_named(root: Path, names: Sequence[str], tell: Tell = lambda line: None) -> list[Files]:
     """The replications that `names` say, each once, all of the root's own if there are no names.
 
     A name is that of one below `root` or installed, or the file of a spec.
@@ -173,17 +159,17 @@ def find_named(root: Path, names: Sequence[str], tell: Tell = lambda line: None)
     """
     if not names:
         return list(find_own(root).values())
-    everywhere: list[Found] = []
+    everywhere: list[Files] = []
     if not all(name.endswith(".yaml") for name in names):
         everywhere = find_all(root, tell)
-    found = [
+    named = [
         _at(root, given_path(name)) if name.endswith(".yaml") else _by_name(everywhere, name)
         for name in names
     ]
-    return list({(one.root.resolve(), one.name): one for one in found}.values())
+    return list({(one.root.resolve(), one.name): one for one in named}.values())
 
 
-def find_spec(root: Path, name: str) -> Found:
+def find_spec(root: Path, name: str) -> Files:
     """The replication called `name`, below `root` or installed, or the one whose spec is the file `name`.
 
     Raises:
@@ -192,15 +178,15 @@ def find_spec(root: Path, name: str) -> Found:
     return find_named(root, [name])[0]
 
 
-def _by_name(everywhere: list[Found], name: str) -> Found:
-    found = [one for one in everywhere if one.name == name]
-    if not found:
+def _by_name(everywhere: list[Files], name: str) -> Files:
+    matches = [one for one in everywhere if one.name == name]
+    if not matches:
         known = nearest(name, [one.name for one in everywhere])
         raise InputError(f"{name}: no such replication; {known}")
-    if len(found) > 1:
-        roots = " and in ".join(str(one.root) for one in found)
+    if len(matches) > 1:
+        roots = " and in ".join(str(one.root) for one in matches)
         raise InputError(f"{name}: in {roots}; give one of these folders with --root")
-    return found[0]
+    return matches[0]
 
 
 def _files_like(folder: Path, pattern: str) -> Iterator[Path]:
@@ -212,13 +198,13 @@ def _files_like(folder: Path, pattern: str) -> Iterator[Path]:
             yield path
 
 
-def _passed_over(root: Path, specs: Mapping[str, Found]) -> Iterator[str]:
+def _passed_over(root: Path, specs: Mapping[str, Files]) -> Iterator[str]:
     """A line for each file that looks like a spec, claims or part of a record, and that nothing reads."""
-    known = {found.path for found in specs.values()}
+    known = {files.path for files in specs.values()}
     for path in _files_like(root / "replications", r"\.ya?ml$"):
         if path not in known:
             yield f"{path}: would be passed over: a spec is replications/PAPER/RESULT.yaml; move or remove it"
-    read = {path for found in specs.values() for path in (found.expected, found.record, found.samples)}
+    read = {path for files in specs.values() for path in (files.expected, files.record, files.samples)}
     for path in _files_like(root / "expected", r"\.ya?ml$|\.parquet$"):
         if path not in read:
             result = path.stem.removesuffix(".record").removesuffix(".samples")
@@ -230,18 +216,26 @@ def _passed_over(root: Path, specs: Mapping[str, Found]) -> Iterator[str]:
             else:
                 where = "expected/PAPER/RESULT.yaml, RESULT.record.yaml or RESULT.samples.parquet"
                 yield f"{path}: would be passed over: only {where} are read; move or remove it"
-    for found in specs.values():
-        if problem := without_record(found.record):
+    for files in specs.values():
+        if problem := without_record(files.record):
             yield problem
 
 
-def announce(found: Iterable[Found], root: Path) -> None:
+def announce(replications: Iterable[Files], root: Path) -> None:
     """Say whose code will run that is neither the root's nor installed; called before it is imported."""
-    for other in dict.fromkeys(one.root for one in found if one.root != root and not one.installed):
+    for other in dict.fromkeys(one.root for one in replications if one.root != root and not one.installed):
         sys.stderr.write(f"{line(f'replicate: importing code from {other}')}\n")
 
 
-def _at(root: Path, path: Path) -> Found:
+def make_importable(files: Files) -> None:
+    """Put the root of a replication on Python's path, if its modules are not installed."""
+    root = files.root.resolve()
+    # an installed suite is there already, perhaps by a link; put first, it could hide Python's modules
+    if not files.installed and root not in [Path(entry).resolve() for entry in sys.path]:
+        sys.path.insert(0, str(root))
+
+
+def _at(root: Path, path: Path) -> Files:
     try:
         whole = path.resolve()
     except (OSError, RuntimeError) as error:  # links that go round in a circle

@@ -73,13 +73,13 @@ class _Scanner:
     def papers(self) -> dict[str, Paper]:
         """All entries but those for BibTeX itself."""
         papers = {}
-        while found := _ENTRY.search(self.text, self.at):  # what stands between entries is a comment
-            start, self.at = found.start(), found.end()
-            kind, closing = found[1].lower(), {"{": "}", "(": ")"}[found[2]]
+        while entry := _ENTRY.search(self.text, self.at):  # what stands between entries is a comment
+            start, self.at = entry.start(), entry.end()
+            kind, closing = entry[1].lower(), {"{": "}", "(": ")"}[entry[2]]
             if kind in _NO_PAPERS:
                 self._skip(closing, start)
             else:
-                key = self._take(_KEY, f"expected the key of @{found[1]}, and a comma")
+                key = self._take(_KEY, f"expected the key of @{entry[1]}, and a comma")
                 fields = self._fields(closing, start)
                 known = {name: _plain(fields[name]) for name in Paper.model_fields if name in fields}
                 papers[key] = Paper(**{"title": key, **known})
@@ -115,10 +115,10 @@ class _Scanner:
     def _skip(self, closing: str, start: int) -> None:
         """Go on behind the `closing` of what began at `start`; within braces it closes nothing."""
         depth = 0
-        for found in _ENDS.finditer(self.text, self.at):
-            character = found[0]
+        for end in _ENDS.finditer(self.text, self.at):
+            character = end[0]
             if character == closing and depth == 0:
-                self.at = found.end()
+                self.at = end.end()
                 return
             depth += {"{": 1, "}": -1}.get(character, 0)
             if depth < 0:
@@ -126,16 +126,16 @@ class _Scanner:
         raise self._error(start, f"what begins here is not closed: a {closing} is missing")
 
     def _take(self, pattern: re.Pattern[str], expected: str) -> str:
-        found = pattern.match(self.text, self.at)
-        if found is None:
+        match = pattern.match(self.text, self.at)
+        if match is None:
             raise self._error(self.at, expected)
-        self.at = found.end()
-        return found[1]
+        self.at = match.end()
+        return match[1]
 
     def _pass(self, pattern: re.Pattern[str]) -> None:
-        found = pattern.match(self.text, self.at)
-        assert found is not None
-        self.at = found.end()
+        match = pattern.match(self.text, self.at)
+        assert match is not None
+        self.at = match.end()
 
     def _error(self, at: int, message: str) -> InputError:
         line = self.text.count("\n", 0, at) + 1

@@ -22,7 +22,8 @@ from common.errors import InputError, blame, one_line, staying, told
 from common.features import Features
 from common.specs.arguments import STRICT, Argument, check_arguments, class_arguments, given_arguments
 from common.specs.document import Document, Place, nearest
-from common.specs.fields import NOT_FACTORS, NOTHING, ClassSpec, Control, Fields, Range, n_networks
+from common.specs.draft import Draft, read_draft
+from common.specs.fields import NOT_FACTORS, NOTHING, ClassSpec, Control, Fields, Range
 
 _LEAST, _MOST = (float(size) for size in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 _LOGGING = {"logger", "log_every_steps"}
@@ -44,11 +45,11 @@ class Spec(NamedTuple):
     profile: str
     control: str | None
     fields: Fields
-    model: dict[str, Any]
-    features: dict[str, Any]
-    optimizer: dict[str, Any]
-    lr_scheduler: dict[str, Any]
-    logger: dict[str, Any]
+    model_args: dict[str, Any]
+    features_args: dict[str, Any]
+    optimizer_args: dict[str, Any]
+    lr_scheduler_args: dict[str, Any]
+    logger_args: dict[str, Any]
     grids: list[Grid]
     seeds: list[int]
 
@@ -75,28 +76,36 @@ class Spec(NamedTuple):
     @property
     def model_class(self) -> type[Ensemble] | type[Computed]:
         """The class that `model` names."""
-        found: type[Ensemble] | type[Computed] = _import(self.fields.model.class_path)
-        return found
+        model_class: type[Ensemble] | type[Computed] = _import(self.fields.model.class_path)
+        return model_class
 
     @property
     def features_class(self) -> type[Features] | None:
         """The class that `features` names; None where nothing is trained."""
         if "features" not in self.fields.model_fields_set:
             return None
-        found: type[Features] = _import(self.fields.features.class_path)
-        return found
+        features_class: type[Features] = _import(self.fields.features.class_path)
+        return features_class
+
+    @property
+    def classes(self) -> list[type]:
+        """The classes that it names and that results depend on: of model, features, optimizers, schedule."""
+        of = self.fields
+        optimizers = [of.optimizer, *(grid.optimizer for grid in self.grids)]
+        named = [of.model, of.features, of.lr_scheduler, *optimizers]
+        return [_import(one.class_path) for one in named if one is not None and one != NOTHING]
 
     def optimizer_of(self, part: str) -> Callable[..., torch.optim.Optimizer]:
         """What makes the optimizer of this part's networks from their weights."""
         own = next(grid.optimizer for grid in self.grids if grid.part == part)
-        chosen = own or ClassSpec(class_path=self.fields.optimizer.class_path, init_args=self.optimizer)
+        chosen = own or ClassSpec(class_path=self.fields.optimizer.class_path, init_args=self.optimizer_args)
         return functools.partial(_import(chosen.class_path), **chosen.init_args)
 
     def lr_scheduler_of(self) -> Callable[[torch.optim.Optimizer], LRScheduler] | None:
         """What makes the schedule of an optimizer's learning rate; None where it is constant."""
         if self.fields.lr_scheduler is None:
             return None
-        return functools.partial(_import(self.fields.lr_scheduler.class_path), **self.lr_scheduler)
+        return functools.partial(_import(self.fields.lr_scheduler.class_path), **self.lr_scheduler_args)
 
     def logger_of(self, run: Path, name: str, version: str) -> Logger | None:
         """The logger of one shard's training, None if the spec has none.
@@ -108,15 +117,15 @@ class Spec(NamedTuple):
             return None
         logger_class = _import(chosen.class_path)
         places = {"save_dir": str(run / "logs"), "name": "", "version": version}
-        if "save_dir" in self.logger:
+        if "save_dir" in self.logger_args:
             places["name"] = name
         known = class_arguments(logger_class)
-        logger: Logger = logger_class(**{k: v for k, v in places.items() if k in known} | self.logger)
+        logger: Logger = logger_class(**{k: v for k, v in places.items() if k in known} | self.logger_args)
         return logger
 
     def factors(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments of model and features at one point of the sweep."""
-        return {**self.features, **self.model, **{k: v for k, v in row.items() if k != "part"}}
+        return {**self.features_args, **self.model_args, **{k: v for k, v in row.items() if k != "part"}}
 
     def build(self, rows: Mapping[str, Any], seeds: list[int]) -> Ensemble | Computed:
         """The model of the instances whose factors are `rows` (a value, or a tensor (instances,)).
@@ -134,7 +143,7 @@ class Spec(NamedTuple):
 
     def resolved(self) -> dict[str, Any]:
         """What decides the numbers of this spec's results, defaults included: what the hash is taken of."""
-        classes = {"model": self.model, "features": self.features, "optimizer": self.optimizer}
+        classes = {"model": self.model_args, "features": self.features_args, "optimizer": self.optimizer_args}
         fields = self.fields
         # keys that came after the first results do nothing at their defaults, and are left out there
         later: dict[str, Any] = {}
@@ -142,7 +151,7 @@ class Spec(NamedTuple):
             later["shard_weights"] = fields.shard_weights
         if fields.lr_scheduler is not None:
             class_path = fields.lr_scheduler.class_path
-            later["lr_scheduler"] = {"class_path": class_path, "init_args": self.lr_scheduler}
+            later["lr_scheduler"] = {"class_path": class_path, "init_args": self.lr_scheduler_args}
         return {
             "version": fields.version,
             **{
@@ -169,68 +178,19 @@ def load_spec(
 ) -> Spec:
     """The spec in the file `path`, as `profile`, then `overrides` and then `control` change it.
 
-    `overrides` maps dotted keys to a value and to where it comes from (for messages).
+    Raises:
+        InputError: for the first mistake, with its file, line and key, and what would be right.
+    """
+    return resolve(read_draft(Document.load(path), profile, control, overrides))
+
+
+def resolve(draft: Draft) -> Spec:
+    """The spec that a draft describes: what it names is imported, checked and tried.
 
     Raises:
         InputError: for the first mistake, with its file, line and key, and what would be right.
     """
-    document = Document.load(path)
-    fields = document.validate(Fields)
-    if profile != "full" and profile not in fields.profiles:
-        valid = nearest(profile, ["full", *fields.profiles])
-        raise document.error(("profiles",), f"no profile {profile!r}; {valid}")
-    for section in ("model", "features", "optimizer", "lr_scheduler"):
-        if isinstance(document.data.get(section), dict):
-            document.data[section].setdefault("init_args", {})
-    if profile != "full":
-        document.apply(("profiles", profile))
-        fields = document.validate(Fields)
-    trainer = document.data.get("trainer")
-    if isinstance(trainer, dict) and any(key.startswith("trainer.logger.") for key in overrides or {}):
-        trainer.setdefault("logger", {})  # no spec needs one, so there is none whose parts could be set
-    if isinstance(trainer, dict) and isinstance(trainer.get("logger"), dict):
-        trainer["logger"].setdefault("init_args", {})
-    for key, (value, origin) in (overrides or {}).items():
-        document.replace(key, value, origin)
-    # the control comes last: what it breaks stays broken in every profile, whatever else is changed
-    if control is not None:
-        fields = document.validate(Fields)
-        if control not in fields.controls:
-            valid = nearest(control, [*fields.controls])
-            raise document.error(("controls",), f"no control {control!r}; {valid}")
-        document.apply(("controls", control, "set"))
-    fields = document.validate(Fields)
-    return _resolve(document, fields, profile, control)
-
-
-def _check_numbers(document: Document, value: Any, place: Place = ()) -> None:
-    """Refuse numbers that networks, which are of float32, would not see as they are written."""
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(inner, (dict, list)):
-            _check_numbers(document, inner, (*place, key))
-        elif isinstance(inner, float) and not (inner == 0 or _LEAST <= abs(inner) <= _MOST):
-            problem = (
-                f"{inner} is no number of float32; expected 0, or a size from {_LEAST:.2g} to {_MOST:.2g}"
-            )
-            raise document.error((*place, key), problem)
-
-
-def _check_limits(document: Document, fields: Fields) -> None:
-    """Refuse a sweep that is too large, before anything is made of it."""
-    limits = fields.limits
-    for key, asked, unit in (
-        ("networks", n_networks(fields), "networks"),
-        ("shapes", len(fields.sweep), "entries"),
-    ):
-        if asked > (most := getattr(limits, key)):
-            raise document.error(
-                ("sweep",),
-                f"asks for {asked:,} {unit}; expected at most {most:,}, which limits.{key} can raise",
-            )
-
-
-def _resolve(document: Document, fields: Fields, profile: str, control: str | None) -> Spec:
-    _check_limits(document, fields)
+    document, fields = draft.document, draft.fields
     model_class = _checked_class(document, ("model",), fields.model, Ensemble, Computed)
     features_class, optimizer_class, scheduler_class = None, None, None
     if issubclass(model_class, Ensemble):
@@ -253,21 +213,19 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
     spec = Spec(
         name=f"{document.path.resolve().parent.name}/{document.path.stem}",
         path=document.path,
-        profile=profile,
-        control=control,
+        profile=draft.profile,
+        control=draft.control,
         fields=fields,
-        model=given_arguments(document, ("model",), model_class, fields.model, swept),
-        features=given_arguments(document, ("features",), features_class, fields.features, swept),
-        optimizer=given_arguments(document, ("optimizer",), optimizer_class, fields.optimizer),
-        lr_scheduler=given_arguments(
+        model_args=given_arguments(document, ("model",), model_class, fields.model, swept),
+        features_args=given_arguments(document, ("features",), features_class, fields.features, swept),
+        optimizer_args=given_arguments(document, ("optimizer",), optimizer_class, fields.optimizer),
+        lr_scheduler_args=given_arguments(
             document, ("lr_scheduler",), scheduler_class, fields.lr_scheduler or NOTHING
         ),
-        logger=_logger_arguments(document, fields.trainer.logger),
+        logger_args=_logger_arguments(document, fields.trainer.logger),
         grids=_grids(document, fields, known),
         seeds=list(range(fields.seeds)) if isinstance(fields.seeds, int) else list(fields.seeds),
     )
-    if len(set(spec.seeds)) < len(spec.seeds) or not spec.seeds:
-        raise document.error(("seeds",), "expected at least one seed and no seed twice")
     if not callable(getattr(_module(document, ("code",), fields.code), "figures", None)):
         raise document.error(("code",), f"{fields.code} has no function figures(table)")
     if fields.trainer.stop_when_settled and model_class.settled is Ensemble.settled:
@@ -279,6 +237,18 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
     _check_structures(document, spec)
     _check_logger(document, spec)
     return spec
+
+
+def _check_numbers(document: Document, value: Any, place: Place = ()) -> None:
+    """Refuse numbers that networks, which are of float32, would not see as they are written."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(inner, (dict, list)):
+            _check_numbers(document, inner, (*place, key))
+        elif isinstance(inner, float) and not (inner == 0 or _LEAST <= abs(inner) <= _MOST):
+            problem = (
+                f"{inner} is no number of float32; expected 0, or a size from {_LEAST:.2g} to {_MOST:.2g}"
+            )
+            raise document.error((*place, key), problem)
 
 
 def is_neutral(key: str) -> bool:
@@ -340,8 +310,10 @@ def _own_optimizer(document: Document, place: Place, given: Any) -> ClassSpec | 
     if given is None:
         return None
     own = document.validate(ClassSpec, given, at=place)
-    found = _checked_class(document, place, own, torch.optim.Optimizer)
-    return ClassSpec(class_path=own.class_path, init_args=given_arguments(document, place, found, own))
+    optimizer_class = _checked_class(document, place, own, torch.optim.Optimizer)
+    return ClassSpec(
+        class_path=own.class_path, init_args=given_arguments(document, place, optimizer_class, own)
+    )
 
 
 def _check_one(document: Document, place: Place, name: str, model: type[BaseModel], value: Any) -> Any:
@@ -495,11 +467,11 @@ def _checked_class(document: Document, at: Place, given: ClassSpec, *bases: type
     hint = nearest(name, names) if names else f"{module_name} has none"
     if not hasattr(module, name):
         raise document.error(place, f"no class {name!r} in {module_name}; {hint}")
-    found = getattr(module, name)
-    if not fits(found) or found in bases:
+    named = getattr(module, name)
+    if not fits(named) or named in bases:
         wanted = f"a class derived from {' or '.join(base.__name__ for base in bases)}"
         raise document.error(place, f"{name!r} is not {wanted}; {hint}")
-    return found
+    return named
 
 
 def _module(document: Document, place: Place, name: str) -> ModuleType:

@@ -106,7 +106,7 @@ def costs(spec: Spec, some: list[Shard]) -> list[int]:
     """What training each of these shards costs beside others, about: networks x steps x weights x inputs."""
     structural = spec.structural()
     each: dict[tuple[Any, ...], int] = {}
-    found = []
+    all_costs = []
     for shard in some:
         row = shard.rows.iloc[0].to_dict()
         shape = tuple(row[name] for name in structural)
@@ -117,8 +117,8 @@ def costs(spec: Spec, some: list[Shard]) -> list[int]:
                 if network
                 else CALCULATED
             )
-        found.append(len(shard.rows) * each[shape])
-    return found
+        all_costs.append(len(shard.rows) * each[shape])
+    return all_costs
 
 
 def _network(spec: Spec, row: Mapping[Any, Any]) -> Ensemble | None:

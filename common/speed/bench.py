@@ -17,7 +17,7 @@ from common.computed import Computed
 from common.ensemble import Ensemble
 from common.runs.shard import build
 from common.runs.store import Run
-from common.runs.training import Devices, Progress, train_shards
+from common.runs.training import Devices, Progress
 from common.specs.spec import Spec, load_spec
 from common.specs.sweep import Shard, shards
 from common.speed.ceiling import Bound, Machine, count
@@ -138,7 +138,7 @@ def _ours(spec: Spec, shard: Shard, devices: Devices) -> float:
     watch = _Watch(devices.n)
     with TemporaryDirectory() as folder, suppress(_Enough):
         run = Run(spec, Path(folder))
-        for _ in train_shards([(run, Shard(i, shard.rows)) for i in range(devices.n)], devices, watch):
+        for _ in devices.train_shards([(run, Shard(i, shard.rows)) for i in range(devices.n)], watch):
             pass
     return watch.rate()
 

@@ -14,7 +14,7 @@ import torch
 
 from common.errors import InputError
 from common.runs.store import Run
-from common.runs.training import Devices, Progress, train_shards
+from common.runs.training import Devices, Progress
 from common.runs.workers import startable
 from common.specs.spec import Spec, load_spec
 from common.specs.sweep import instances, shards
@@ -115,6 +115,6 @@ def _train(spec: Spec, accelerator: str) -> int:
     cut = shards(spec)
     with TemporaryDirectory() as folder:
         run = Run(spec, Path(folder))
-        for _ in train_shards([(run, shard) for shard in cut], Devices(accelerator, 1), Progress()):
+        for _ in Devices(accelerator, 1).train_shards([(run, shard) for shard in cut], Progress()):
             pass
     return sum(len(shard.rows) for shard in cut)

@@ -84,10 +84,10 @@ def why_not(folder: Path, *, ours: bool = False) -> str | None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        found = folder.stat()
-        if ours and found.st_uid != os.getuid():
+        status = folder.stat()
+        if ours and status.st_uid != os.getuid():
             return "it belongs to another user"
-        if ours and found.st_mode & stat.S_IWOTH:
+        if ours and status.st_mode & stat.S_IWOTH:
             return "others can write into it"
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(PROBE_BYTES))

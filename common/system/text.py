@@ -30,7 +30,7 @@ def markdown(text: str) -> str:
     """Markdown, also for a cell of a table, that shows `text` on one line as it is written."""
     words = " ".join(visible(text).split())
     # an empty comment parts what would be the name of an emoji; a backslash does not
-    return _MARKDOWN.sub(lambda found: ":<!-- -->" if found[0] == ":" else f"\\{found[0]}", words)
+    return _MARKDOWN.sub(lambda sign: ":<!-- -->" if sign[0] == ":" else f"\\{sign[0]}", words)
 
 
 def cell(text: str) -> str:

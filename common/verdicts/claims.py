@@ -3,7 +3,7 @@
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
-from common.specs.arguments import check_arguments, class_arguments
 from common.specs.document import Document, Place, Strict, nearest
 from common.statistics import Interval, Z
 
@@ -259,23 +258,34 @@ def load_claims(path: Path, code: ModuleType) -> dict[str, Claim]:
         InputError: for the first mistake, with its file, line and key, and what would be right.
     """
     document = Document.load(path)
-    claims = document.validate(ClaimsFile).claims
-    for name, claim in claims.items():
-        if claim.estimate.function is not None:
-            _check_function(document, ("claims", name, "estimate"), claim, code)
+    claims = read_claims(document)
+    check_functions(document, claims, code)
     return claims
 
 
-def n_claims_in(path: Path) -> int:
-    """How many claims the file `path` has, read without the code of their estimates.
+def read_claims(document: Document) -> dict[str, Claim]:
+    """The claims in a document, by name, without the code of their estimates.
 
     Raises:
-        InputError: as `load_claims`.
+        InputError: for the first mistake, with its file, line and key.
     """
-    return len(Document.load(path).validate(ClaimsFile).claims)
+    return document.validate(ClaimsFile).claims
+
+
+def check_functions(document: Document, claims: Mapping[str, Claim], code: ModuleType) -> None:
+    """See that the module `code` has the functions that `claims` of `document` are estimated by.
+
+    Raises:
+        InputError: for the first that it lacks, or whose arguments it refuses.
+    """
+    for name, claim in claims.items():
+        if claim.estimate.function is not None:
+            _check_function(document, ("claims", name, "estimate"), claim, code)
 
 
 def _check_function(document: Document, place: Place, claim: Claim, code: ModuleType) -> None:
+    from common.specs.arguments import check_arguments, class_arguments  # which import torch
+
     functions = [n for n, f in vars(code).items() if inspect.isfunction(f) and not n.startswith("_")]
     name = str(claim.estimate.function)
     if name not in functions:

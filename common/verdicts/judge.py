@@ -10,13 +10,13 @@ from common.errors import InputError
 from common.runs.numerics import one_thread
 from common.runs.store import Run
 from common.runs.workers import spread
-from common.specs.document import Document, nearest
-from common.specs.find import Found, find_spec, find_specs, results_folder
-from common.specs.spec import Spec, is_neutral, is_of_the_setting
+from common.specs.find import Files, find_spec, make_importable, results_folder
+from common.specs.spec import Spec, is_neutral, is_of_the_setting, resolve
 from common.specs.sweep import instances, shards
 from common.verdicts import record as records
-from common.verdicts.claims import Claim, Verdict, load_claims, n_claims_in
+from common.verdicts.claims import Claim, Verdict, check_functions
 from common.verdicts.evaluate import Outcome, evaluate, rows_at
+from common.verdicts.suite import Suite, Written
 
 
 class Replication(NamedTuple):
@@ -26,7 +26,7 @@ class Replication(NamedTuple):
     than its seeds, so that verdicts are none on the paper; `not_asked` are then the claims without rows.
     """
 
-    found: Found
+    files: Files
     run: Run
     controls: dict[str, Run]
     claims: dict[str, Claim]
@@ -37,7 +37,7 @@ class Replication(NamedTuple):
     @property
     def name(self) -> str:
         """Its name, `paper/result`."""
-        return self.found.name
+        return self.files.name
 
     @property
     def runs(self) -> list[Run]:
@@ -77,38 +77,52 @@ def load_replication(
     out: Path | None = None,
     keep_weights: str | None = None,
 ) -> Replication:
-    """The replication that `find_spec` finds at `root` by its name or path.
-
-    Its results are in `out` (default: `results_folder` of its own root, of `root` if a package brought it).
-
-    Its run keeps the weights of the networks that `keep_weights` says (see `Run`), its controls keep none.
+    """The replication that `find_spec` finds at `root` by its name or path, as `load_all` loads it.
 
     Raises:
         InputError: for the first mistake in the name, spec, overrides (see `load_spec`), claims or query.
     """
-    found = find_spec(root, name)
-    out = out or results_folder(root if found.installed else found.root)
-    spec = found.spec(profile, overrides=overrides)
-    changed = list(overrides or {})
+    files = find_spec(root, name)
+    written = Suite(files.root).read(files, profile, overrides)
+    return load_all([written], root, out, keep_weights)[0]
+
+
+def load_all(
+    written: Sequence[Written], root: Path, out: Path | None = None, keep_weights: str | None = None
+) -> list[Replication]:
+    """Replications whose files were read: what they name is imported, each spec is resolved once.
+
+    Results are in `out` (default: `results_folder` of each one's own root, of `root` if it is installed).
+    Runs keep the weights of the networks that `keep_weights` says (see `Run`), those of controls keep none.
+
+    Raises:
+        InputError: for the first mistake in a spec, claims or the query.
+    """
+    for one in written:
+        make_importable(one.files)
+    return [
+        _load(one, out or results_folder(root if one.files.installed else one.files.root), keep_weights)
+        for one in written
+    ]
+
+
+def _load(written: Written, out: Path, keep_weights: str | None) -> Replication:
+    spec, changed = resolve(written.run), list(written.overrides)
+    check_functions(*written.claims, spec.code)
     for_reference = any(map(is_of_the_setting, changed))
-    claims, not_asked = _judged_in(spec, found.expected, for_reference)
+    claims, not_asked = _with_rows(written, spec, for_reference)
     run = Run(spec, out, keep_weights)
     replication = Replication(
-        found, run, {}, claims, not all(map(is_neutral, changed)), for_reference, not_asked
+        written.files, run, {}, claims, not all(map(is_neutral, changed)), for_reference, not_asked
     )
-    for control, breaks in spec.controls.items():
-        for i, claim in enumerate(breaks.rejects):
-            if claim not in claims and claim not in not_asked:
-                place = ("controls", control, "rejects", i)
-                hint = f"in profile {spec.profile}; {nearest(claim, list(claims))}"
-                raise Document.load(found.path).error(place, f"no claim {claim!r} {hint}")
-        broken = Run(found.spec(profile, control, overrides), out)
+    for control in spec.controls:
+        broken = Run(resolve(written.control(control)), out)
         if not _differ(broken.spec, spec):
             why = f", changed by {', '.join(changed)}," if changed else ""
             problem = (
                 f"breaks nothing: its networks are some of those of the run{why} so it can lose no claim"
             )
-            raise Document.load(found.path).error(("controls", control, "set"), problem)
+            raise written.run.document.error(("controls", control, "set"), problem)
         if replication.rejects(control):
             replication.controls[control] = broken
     return replication
@@ -139,7 +153,7 @@ def _networks(spec: Spec) -> tuple[dict[str, Any], set[str]]:
 
 @one_thread()
 def judge(replication: Replication, n_claims: int) -> Judged:
-    """The verdicts on stored results, beside the record; `n_claims` are those of the suite, `count_claims`.
+    """The verdicts on stored results, beside the record; `n_claims` are those of the suite, see `Suite`.
 
     Raises:
         InputError: if results are not complete.
@@ -160,7 +174,7 @@ def judge(replication: Replication, n_claims: int) -> Judged:
     outcomes = evaluate(replication.claims, spec.code, tables[None])
     if replication.overridden:
         return Judged(outcomes, controls, None, None, False)
-    stored = records.load(replication.found.record)
+    stored = records.load(replication.files.record)
     record = stored.get(spec.profile)
     other_hash = record is not None and record.hash != replication.run.hash
     changes = records.differences(record, outcomes, controls, n_claims)
@@ -178,50 +192,28 @@ def judge_all(replications: Sequence[Replication], n_claims: Mapping[Path, int])
     Raises:
         InputError: if results are not complete.
     """
-    counts = [n_claims[replication.found.root] for replication in replications]
+    counts = [n_claims[replication.files.root] for replication in replications]
     with spread(len(replications)) as spread_map:
         return list(spread_map(judge, replications, counts))
 
 
-def claims_of(found: Found) -> dict[str, Claim]:
-    """All claims of a replication, of all profiles."""
-    return load_claims(found.expected, found.spec().code)
-
-
-def count_claims(root: Path) -> int:
-    """The number of claims of the suite at `root`, over which the budget of false alarms is split."""
-    return sum(n_claims_in(found.expected) for found in find_specs(root).values())
-
-
-def _judged_in(spec: Spec, path: Path, for_reference: bool) -> tuple[dict[str, Claim], list[str]]:
-    """The claims in the file `path` that are judged in the profile of `spec`, and those that cannot be.
+def _with_rows(written: Written, spec: Spec, for_reference: bool) -> tuple[dict[str, Claim], list[str]]:
+    """The claims that are judged in the profile of `spec`, and those that cannot be.
 
     Only where the spec was changed, `for_reference`, may the sweep lack the rows of a claim.
 
     Raises:
-        InputError: if one names a profile or a place that the spec has not, or none is left.
+        InputError: if one names a place that the spec has not, or none is left.
     """
-    profiles = ["full", *spec.fields.profiles]
-    claims = load_claims(path, spec.code)
-    for name, claim in claims.items():
-        for i, profile in enumerate(claim.profiles or []):
-            if profile not in profiles:
-                place = ("claims", name, "profiles", i)
-                hint = nearest(profile, profiles)
-                raise Document.load(path).error(place, f"no profile {profile!r} in {spec.path}; {hint}")
-    judged = {name: claim for name, claim in claims.items() if spec.profile in (claim.profiles or profiles)}
-    rows, not_asked = instances(spec), []
-    for name, claim in judged.items():
+    rows, not_asked, document = instances(spec), [], written.claims.document
+    for name, claim in written.judged.items():
         try:
             rows_at(claim.estimate, rows)
         except ValueError as error:
             if not for_reference:
-                raise Document.load(path).error(("claims", name, "estimate", "at"), str(error)) from None
+                raise document.error(("claims", name, "estimate", "at"), str(error)) from None
             not_asked.append(name)
-    judged = {name: claim for name, claim in judged.items() if name not in not_asked}
+    judged = {name: claim for name, claim in written.judged.items() if name not in not_asked}
     if not judged:
-        why = "have no rows in the changed sweep" if not_asked else f"is judged in profile {spec.profile}"
-        raise Document.load(path).error(
-            ("claims",), f"nothing to judge: {'all' if not_asked else 'none'} {why}"
-        )
+        raise document.error(("claims",), "nothing to judge: all have no rows in the changed sweep")
     return judged, not_asked

@@ -332,7 +332,7 @@ def _moved(name: str, old: RecordedClaim, new: Outcome, n_claims: int) -> Change
     distance, allowed = abs(new.value - old.value), _tolerance(old, new, n_claims)
     if old.verdict is not new.verdict:
         # where no estimate has changed, the judging has
-        by_chance = {old.verdict, new.verdict} in _NEIGHBOURS and distance <= allowed and not _same(old, new)
+        by_chance = {old.verdict, new.verdict} in _NEIGHBOURS and distance <= allowed and not _alike(old, new)
         problem = f"verdict changed from {old.verdict} to {new.verdict}: {new.reason}"
         return Change(name, problem, by_chance)
     if new.verdict is Verdict.INVALID:
@@ -343,7 +343,7 @@ def _moved(name: str, old: RecordedClaim, new: Outcome, n_claims: int) -> Change
     return None
 
 
-def _same(old: RecordedClaim, new: Outcome) -> bool:
+def _alike(old: RecordedClaim, new: Outcome) -> bool:
     """Whether value and samples are the recorded ones, to the digits of a record."""
     was, now = [old.value, *old.samples], [new.value, *new.samples]
     return len(was) == len(now) and np.allclose(was, now, rtol=10.0 ** (1 - _DIGITS), atol=1e-9)

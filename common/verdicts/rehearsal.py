@@ -31,7 +31,7 @@ def rehearse(replication: Replication) -> None:
         watch = replication.run.spec.fields.watch
         if watch is not None and watch not in columns:
             problem = f"no column {watch!r} in the table; {nearest(watch, sorted(columns))}"
-            raise Document.load(replication.found.path).error(("watch",), problem)
+            raise Document.load(replication.files.path).error(("watch",), problem)
         _check_claims(replication, replication.claims, columns)
         for name, run in replication.controls.items():
             rejects = {claim: replication.claims[claim] for claim in replication.rejects(name)}
@@ -45,7 +45,7 @@ def _check_claims(replication: Replication, claims: dict[str, Claim], columns: C
         if metric is not None and metric not in columns:
             place = ("claims", name, "estimate", "metric")
             problem = f"no column {metric!r} in the table; {nearest(metric, sorted(columns))}"
-            raise Document.load(replication.found.expected).error(place, problem)
+            raise Document.load(replication.files.expected).error(place, problem)
 
 
 def _columns(spec: Spec) -> set[str] | None:
@@ -63,10 +63,10 @@ def _columns(spec: Spec) -> set[str] | None:
         rows = pd.concat([shard.rows.iloc[:1]] * 2, ignore_index=True)
         rows["seed"] = [first["seed"], first["seed"] + 1]
         with blamed(f"{spec.name}: {spec.model_class.__name__}"):
-            found = _try(spec, rows)
-        if found is None:
+            tried = _try(spec, rows)
+        if tried is None:
             return None
-        columns.update(found)
+        columns.update(tried)
     return columns
 
 

@@ -108,8 +108,8 @@ def test_a_file_of_a_report_that_is_a_link_is_replaced(recorded: Path, tmp_path:
 def test_a_control_stays_broken_whatever_is_changed(recorded: Path) -> None:
     overrides = {"optimizer.init_args.weight_decay": (0.5, "--set"), "trainer.max_steps": (3, "--set")}
     changed = load_replication(recorded, NAME, overrides=overrides)
-    assert changed.run.spec.optimizer["weight_decay"] == 0.5
-    assert changed.controls["decayed"].spec.optimizer["weight_decay"] == 20
+    assert changed.run.spec.optimizer_args["weight_decay"] == 0.5
+    assert changed.controls["decayed"].spec.optimizer_args["weight_decay"] == 20
     assert changed.controls["decayed"].spec.fields.trainer.max_steps == 3
 
 

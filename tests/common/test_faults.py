@@ -470,7 +470,7 @@ def test_a_full_file_system(small: Any, tmp_path: Path) -> None:
 def test_where_one_cannot_write_nothing_is_trained(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(one_shard, "train_shard", None)
+    monkeypatch.setattr(one_shard, "fit_shard", None)
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match=r"file/nobody/small/full/\w+: cannot be written: Not a directory"):
         train([Run(small(**FEW), tmp_path / "file")], ONE)

@@ -20,7 +20,7 @@ def test_each_profile_has_controls_that_lose_claims_of_it_and_a_record(
     assert all(shards(run.spec) for run in replication.runs)
     controls = replication.run.spec.controls
     assert controls
-    kept = record.load(replication.found.record)[profile]
+    kept = record.load(replication.files.record)[profile]
     assert set(kept.claims) == set(replication.claims)
     assert {name: set(lost) for name, lost in kept.controls.items()} == {
         name: set(control.rejects) for name, control in controls.items()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from common.runs.shard import train_shard
+from common.runs.shard import fit_shard
 from common.specs.spec import Spec, load_spec
 from common.specs.sweep import shards
 from common.verdicts.claims import Verdict, load_claims
@@ -33,7 +33,7 @@ class UnderTest:
 
 
 def trained(a_spec: Spec) -> pd.DataFrame:
-    return pd.concat([train_shard(a_spec, shard) for shard in shards(a_spec)])
+    return pd.concat([fit_shard(a_spec, shard).table for shard in shards(a_spec)])
 
 
 def with_verdict(verdict: Verdict, outcomes: Mapping[str, Outcome]) -> set[str]:

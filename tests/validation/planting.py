@@ -19,7 +19,8 @@ from common.system.terminal import Terminal
 from common.verdicts import evaluate as judging
 from common.verdicts import record as records
 from common.verdicts.claims import Verdict
-from common.verdicts.judge import Replication, count_claims, judge, load_replication
+from common.verdicts.judge import Replication, judge, load_replication
+from common.verdicts.suite import Suite
 from tests.validation.faults import EVERYTHING, FAULTS, NONE, Fault
 
 PROFILE = "quick"
@@ -112,7 +113,7 @@ def _make(root: Path, pairs: list[tuple[str, str]], workers: int, out: Path, con
     jobs += [(fault, names) for fault, names in todo.items() if fault != NONE]
     if not jobs:
         return
-    n_claims = count_claims(root)
+    n_claims = Suite(root).n_claims
     # each is forked from one that has imported all and done nothing: most trials take less than imports
     context = multiprocessing.get_context(START_METHOD)
     context.set_forkserver_preload([__name__])
@@ -172,7 +173,7 @@ def run(fault: Fault, root: Path, name: str, n_claims: int, out: Path) -> dict[s
 
 def _judged(replication: Replication, n_claims: int, controls: bool) -> dict[str, Any]:
     """The outcomes, and what is not as recorded; of controls only where they were run."""
-    recorded = records.load(replication.found.record)[PROFILE]
+    recorded = records.load(replication.files.record)[PROFILE]
     if controls:
         judged = judge(replication, n_claims)
         outcomes, lost = judged.outcomes, judged.controls

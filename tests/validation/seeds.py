@@ -108,7 +108,7 @@ def _verdicts(
     root: Path, replication: Replication, lists: list[list[int]], devices: Devices, out: Path
 ) -> pd.DataFrame:
     """The outcome of each claim in each group: read, or if code or claims have changed, judged again."""
-    sources = (replication.found.expected, Path(str(replication.run.spec.code.__file__)))
+    sources = (replication.files.expected, Path(str(replication.run.spec.code.__file__)))
     texts = [replication.run.hash.encode(), *(path.read_bytes() for path in sources)]
     digest = hashlib.sha256(b"\0".join(texts)).hexdigest()[:12]
     path = out / replication.name / f"verdicts-{digest}.csv"
@@ -165,7 +165,7 @@ def count(verdicts: pd.DataFrame, replications: dict[str, Replication]) -> pd.Da
     of_seeds = verdicts.groupby(keys, sort=False)["from_seeds"].any()
     counted["from_seeds"] = [bool(of_seeds[row]) for row in counted[keys].itertuples(index=False, name=None)]
     recorded: dict[str, list[str]] = {"full": [], "quick": []}
-    stored = {name: records.load(replication.found.record) for name, replication in replications.items()}
+    stored = {name: records.load(replication.files.record) for name, replication in replications.items()}
     for row in counted.itertuples():
         for profile, column in recorded.items():
             record = stored[str(row.replication)].get(profile)

@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from common.cli import readmes
+from common.commands.record import readmes
 from common.errors import InputError
 from common.reports import tables
-from common.specs.find import find_specs
 from common.verdicts.claims import Claim, Verdict
-from common.verdicts.judge import claims_of
+from common.verdicts.suite import Suite
 from tests.common.system.test_text import MARKUP, WRITTEN, cells, words
 
 ROOT = Path(__file__).parents[3]
@@ -22,7 +21,8 @@ ROOT = Path(__file__).parents[3]
 
 @functools.cache
 def claim() -> Claim:
-    return next(iter(claims_of(find_specs(ROOT)["product_network/optimum"]).values()))
+    suite = Suite(ROOT)
+    return next(iter(suite.claims(suite.replications["product_network/optimum"]).claims.values()))
 
 
 def lines(*statements: str, name: str = "p/one") -> list[str]:
@@ -32,7 +32,7 @@ def lines(*statements: str, name: str = "p/one") -> list[str]:
 
 
 def test_the_claims_in_the_readmes_are_those_recorded() -> None:
-    shown = readmes(ROOT)
+    shown = readmes(Suite(ROOT))
     papers = {path.parent for path in ROOT.glob("replications/*/*.yaml")}
     assert set(shown) == {ROOT / "README.md", *(paper / "README.md" for paper in papers)}
     for path, text in shown.items():
@@ -95,10 +95,10 @@ def test_the_ends_of_lines_stay() -> None:
 def test_a_readme_that_is_not_utf_8_is_one_line(example: Path) -> None:
     readme = example / "replications/example/README.md"
     readme.write_bytes(readme.read_bytes().replace(b"\n", b"\r\n"))
-    assert b"\n" not in readmes(example)[readme].encode().replace(b"\r\n", b"")
+    assert b"\n" not in readmes(Suite(example))[readme].encode().replace(b"\r\n", b"")
     readme.write_bytes(b"caf\xe9\n")
     with pytest.raises(InputError, match=r"README\.md: cannot be read: 'utf-8' codec"):
-        readmes(example)
+        readmes(Suite(example))
 
 
 @pytest.mark.parametrize("name", ["p/one", "p_2/o-n.e", "a b/`c`|d", "a](b)/<c>", "a*b/c_d_"])

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from common import cli
 from common.cli import main
 from common.errors import InputError
 from common.runs.cluster import _train_at_worker, cluster
@@ -148,7 +147,7 @@ def test_a_run_on_a_cluster_that_loses_a_machine_has_the_tables_of_a_local_run(
         def shown(*_: Any) -> Iterator[Progress]:
             yield killing
 
-        monkeypatch.setattr(cli, "shown", shown)
+        monkeypatch.setattr("common.commands.run.shown", shown)
         changes = [part for key, value in CHANGES.items() for part in ("--set", f"{key}={value}")]
         place = ["--on", "ray", "--address", nodes.address, "--out", str(out / "ray")]
         assert main(["--root", str(example), "run", NAME, *changes, *place]) == 0

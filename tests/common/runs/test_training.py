@@ -24,9 +24,9 @@ from common.errors import InputError
 from common.features import Draws, Varying
 from common.runs import shard as one_shard
 from common.runs.numerics import numerics, one_thread
-from common.runs.shard import build, train_shard
+from common.runs.shard import Session, Trained, build, fit_shard
 from common.runs.store import Run
-from common.runs.training import Devices, Progress, train, train_shards, work
+from common.runs.training import Devices, Progress, train, work
 from common.specs.spec import Spec, load_spec
 from common.specs.sweep import Shard, shards
 from common.system.machine import processors
@@ -90,7 +90,7 @@ def test_a_schedule_and_an_entry_s_own_optimizer_are_those_of_plain_torch(small:
         rows = table[table["part"] == part]
         ensemble = build(spec, rows)
         assert isinstance(ensemble, Ensemble)
-        rate = spec.optimizer["lr"] if part == "base" else 0.5
+        rate = spec.optimizer_args["lr"] if part == "base" else 0.5
         optimizer = make(ensemble.parameters(), lr=rate)
         for step, uniforms in zip(range(30), Draws(ensemble.features, ensemble.distinct_seeds), strict=False):
             optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / 30)) / 2
@@ -113,7 +113,7 @@ class OnTwo:
 
     def train_shards(self, todo: list[tuple[Run, Shard]], progress: Progress) -> Generator[tuple[Run, Shard]]:
         self.todo = [(run, shard.number) for run, shard in todo]
-        yield from train_shards(todo, ONE, progress)
+        yield from ONE.train_shards(todo, progress)
 
 
 @pytest.mark.usefixtures("uncompiled")
@@ -195,7 +195,7 @@ def test_a_settled_network_is_kept_as_it_was_and_training_ends_with_the_last(
     assert table["steps"].nunique() > 1
     assert ((table["steps"] % one_shard.SETTLED_STEPS == 0) & (table["steps"] < 2500)).all()
     one = small(**{**SETTLING, "shard_size": "1"})
-    alone = train_shard(one, shards(one)[0])
+    alone = fit_shard(one, shards(one)[0]).table
     for column in ("steps", "polysemantic_neurons", "features_with_one_winner"):
         assert table[column].iloc[0] == alone[column].iloc[0]
 
@@ -330,14 +330,14 @@ def _wait_for_the_end_of(group: int) -> None:
 def test_a_failing_shard_keeps_what_is_done(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, train_shard = Run(small(), tmp_path), one_shard.train_shard
+    run = Run(small(), tmp_path)
 
-    def fails_at_two(spec: Spec, shard: Any, *rest: Any) -> pd.DataFrame:
+    def fails_at_two(spec: Spec, shard: Any, session: Session) -> Trained:
         if shard.number == 2:
             raise ArithmeticError("broken")
-        return train_shard(spec, shard, *rest)
+        return fit_shard(spec, shard, session)
 
-    monkeypatch.setattr(one_shard, "train_shard", fails_at_two)
+    monkeypatch.setattr(one_shard, "fit_shard", fails_at_two)
     with pytest.raises(InputError, match=r"shard 2: training failed: ArithmeticError: broken$"):
         train([run], ONE)
     assert [run.has(shard) for shard in shards(run.spec)] == [True, True, False, False, False]

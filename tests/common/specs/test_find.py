@@ -11,7 +11,7 @@ import pytest
 
 from common.cli import main
 from common.errors import InputError
-from common.specs.find import Found, find_all, find_named, find_spec, find_specs, results_folder
+from common.specs.find import Files, find_all, find_named, find_spec, find_specs, results_folder
 from common.specs.new import make
 
 ROOT = Path(__file__).parents[3]
@@ -73,7 +73,7 @@ def test_the_replications_below_a_root(tmp_path: Path) -> None:
         path.touch()
     assert list(find_specs(tmp_path)) == ["a/one", "b/two"]
     two = find_spec(tmp_path, "b/two")
-    assert two == Found("b/two", tmp_path / "replications/b/two.yaml", tmp_path)
+    assert two == Files("b/two", tmp_path / "replications/b/two.yaml", tmp_path)
     assert two.expected == tmp_path / "expected/b/two.yaml"
     assert two.record == tmp_path / "expected/b/two.record.yaml"
     assert two.samples == tmp_path / "expected/b/two.samples.parquet"
@@ -84,7 +84,7 @@ def test_the_replications_below_a_root(tmp_path: Path) -> None:
 def test_a_path_is_its_own_root_s(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "other", "theirs/result")
     path = tmp_path / "other/replications/theirs/result.yaml"
-    assert find_spec(own, str(path)) == Found("theirs/result", path, tmp_path / "other")
+    assert find_spec(own, str(path)) == Files("theirs/result", path, tmp_path / "other")
     monkeypatch.chdir(own)
     assert find_spec(own, "replications/mine/result.yaml") == find_spec(own, "mine/result")
     assert find_spec(Path(), "replications/mine/result.yaml").root == Path()

@@ -9,9 +9,8 @@ import pytest
 
 from common.cli import main
 from common.errors import InputError
-from common.specs.find import find_specs
 from common.specs.papers import Paper, load_citations, load_papers
-from common.verdicts.judge import claims_of
+from common.verdicts.suite import Suite
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,7 +23,9 @@ def papers(folder: Path, text: str | bytes) -> dict[str, Paper]:
 
 def test_the_papers_of_all_claims_have_a_link() -> None:
     papers = load_papers(ROOT)
-    keys = {claim.source.paper for found in find_specs(ROOT).values() for claim in claims_of(found).values()}
+    suite = Suite(ROOT)
+    files = suite.replications.values()
+    keys = {claim.source.paper for one in files for claim in suite.claims(one).claims.values()}
     assert keys <= set(papers)
     assert all((papers[key].url or "").startswith("https://") for key in keys)
     assert papers["chan2024"].title == "Superposition is not “just” neuron polysemanticity"

@@ -237,7 +237,7 @@ def test_layers(load: Load) -> None:
 def test_a_layer_can_give_arguments_where_there_were_none(load: Load) -> None:
     init_args = "  init_args:\n    lr: 1e-3\n    betas: [.9, .99]\n"
     overrides = {"optimizer.init_args.lr": (0.5, "--set")}
-    assert load(init_args, "", overrides=overrides).optimizer["lr"] == 0.5
+    assert load(init_args, "", overrides=overrides).optimizer_args["lr"] == 0.5
 
 
 def test_one_alias_in_two_places_changed_in_one(load: Load) -> None:
@@ -306,7 +306,7 @@ def test_class_arguments() -> None:
 def test_any_optimizer_can_be_named(load: Load, name: str) -> None:
     spec = load("torch.optim.AdamW", f"torch.optim.{name}", "    betas: [.9, .99]\n", "")
     assert type(spec.optimizer_of(spec.grids[0].part)([torch.zeros(1)])).__name__ == name
-    json.dumps(spec.optimizer, allow_nan=False)
+    json.dumps(spec.optimizer_args, allow_nan=False)
 
 
 OWN = "    bias: false\n    optimizer: {class_path: torch.optim.SGD, init_args: {lr: .5}}\n"

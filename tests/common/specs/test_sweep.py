@@ -141,5 +141,5 @@ def test_shards_depend_on_the_spec_alone(spec: Spec, grids: list[Grid], seeds: l
 def test_a_shard_has_one_optimizer(spec: Spec) -> None:
     own = ClassSpec(class_path="torch.optim.SGD")
     grids = [Grid("a", {"n_hidden": [1]}), Grid("b", {"n_hidden": [1]}, own), Grid("c", {"n_hidden": [1]})]
-    cut = shards(spec._replace(grids=grids, model={}, seeds=[0, 1]))
+    cut = shards(spec._replace(grids=grids, model_args={}, seeds=[0, 1]))
     assert [list(shard.rows["part"]) for shard in cut] == [["a", "a"], ["b", "b"], ["c", "c"]]

@@ -7,10 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from common import cli
 from common.cli import main
-from common.ensemble import Ensemble
-from common.runs.shard import train_shard
+from common.runs.shard import Session, fit_shard
 from common.runs.training import Devices
 from common.specs.spec import Spec, load_spec
 from common.specs.sweep import Shard, shards
@@ -127,19 +125,19 @@ def test_a_rate_is_of_what_came_after_all_had_begun(monkeypatch: pytest.MonkeyPa
 def test_the_plain_way_trains_the_same_networks(settling: Spec) -> None:
     overrides = {"trainer.max_steps": (30, "test"), "trainer.stop_when_settled": (False, "test")}
     spec = load_spec(settling.path, overrides=overrides)
-    shard, ours = shards(spec)[0], list[Ensemble]()
-    train_shard(spec, shard, trained=ours.append)
+    shard = shards(spec)[0]
+    ours = fit_shard(spec, shard, Session(keeps_state=True)).state
     start = bench.train_plainly(spec, shard.rows, 0).weights["weight"]
     weight = bench.train_plainly(spec, shard.rows, 30).weights["weight"]
     assert (weight - start).abs().max() > 0.05
-    assert torch.allclose(weight, ours[0].weights["weight"], atol=1e-5)
+    assert torch.allclose(weight, ours["weights.weight"], atol=1e-5)
 
 
 @pytest.mark.usefixtures("uncompiled")
 def test_the_command_prints_one_table(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "Machine", lambda devices: OneRate(devices.n))
+    monkeypatch.setattr("common.commands.bench.Machine", lambda devices: OneRate(devices.n))
     calculated = "polysemanticity_definitions/definitions"
     names = [str(path), str(ROOT / "replications" / f"{calculated}.yaml")]
     assert main(["bench", "--devices", "1", *names]) == 0

@@ -5,13 +5,14 @@ import pytest
 from common.cli import main
 from common.errors import InputError
 from common.runs import workers
-from common.verdicts.judge import count_claims, judge, judge_all, load_replication
+from common.verdicts.judge import judge, judge_all, load_replication
+from common.verdicts.suite import Suite
 
 
 def test_workers_judge_the_same(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     main(["--root", str(example), "run", "example/projection", "--profile", "quick"])
     done = load_replication(example, "example/projection", "quick")
-    n_claims = count_claims(example)
+    n_claims = Suite(example).n_claims
     alone = judge(done, n_claims)
     assert alone.outcomes
     assert alone.controls

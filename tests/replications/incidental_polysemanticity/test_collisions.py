@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from common.runs.shard import train_shard
+from common.runs.shard import fit_shard
 from common.specs.sweep import shards
 from replications.incidental_polysemanticity import collisions, start_correlation
 from tests.conftest import SETTLING
@@ -94,7 +94,7 @@ def settling(small: Any) -> Any:
             **changes,
         }
         spec = small(**settings)
-        return train_shard(spec, shards(spec)[0])
+        return fit_shard(spec, shards(spec)[0]).table
 
     return train
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.features import Draws
-from common.runs.shard import train_shard
+from common.runs.shard import fit_shard
 from common.specs.document import parse_value
 from common.specs.spec import Spec, load_spec
 from common.specs.sweep import shards
@@ -139,7 +139,7 @@ def test_training_is_plain_sgd_on_fresh_noise_and_records_the_fourth_norm() -> N
         features__init_args__n_features=3, features__init_args__n_hidden=5, seeds=2, trainer__max_steps=40
     )
     (shard,) = shards(small)
-    table = train_shard(small, shard)
+    table = fit_shard(small, shard).table
     recorded = [step for step in STEPS if step <= 40]
     assert recorded[:3] == [0, 6, 10]
     columns = [f"fourth_norm_{i}" for i in range(len(recorded))]
@@ -289,7 +289,7 @@ def test_trained_rows_get_sparse_under_bernoulli_noise_only() -> None:
         "sweep": "[{excess_kurtosis: [-2, 0, 3], sigma: .3}]",
     }
     (shard,) = shards(spec(**changes))
-    table = train_shard(spec(**changes), shard)
+    table = fit_shard(spec(**changes), shard).table
     scaled = table.pivot(index="seed", columns="excess_kurtosis", values="scaled_fourth_norm").to_numpy()
     bernoulli, gaussian, laplace = scaled.T
     assert in_standard_errors(bernoulli - gaussian) > 4
@@ -440,7 +440,7 @@ def test_the_control_is_rejected_where_the_unbroken_run_of_its_size_passes() -> 
     (shard,) = shards(broken)
     assert set(shard.rows["excess_kurtosis"]) == {3}
     assert set(shard.rows["part"]) == {"bernoulli"}
-    assert broken.optimizer == full.optimizer
+    assert broken.optimizer_args == full.optimizer_args
     seeds, last = len(broken.seeds), broken.fields.trainer.max_steps
     rejected = broken.fields.controls["laplace"].rejects
     spread: dict[tuple[Noise, float], Curve] = {("bernoulli", 0.15): stays(0.15)}

@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from common.features import generator
-from common.runs.shard import train_shard
+from common.runs.shard import fit_shard
 from common.specs.spec import load_spec
 from common.specs.sweep import shards
 from common.verdicts.claims import Claim, Verdict, load_claims
@@ -188,7 +188,7 @@ def test_order_that_changes_on_the_way_is_seen() -> None:
 
 def test_a_model_in_a_shard() -> None:
     spec = load_spec(SPEC, overrides=SMALL)
-    table = pd.concat([train_shard(spec, shard) for shard in shards(spec)])
+    table = pd.concat([fit_shard(spec, shard).table for shard in shards(spec)])
     assert table.groupby("scheme").size().to_dict() == {"euler": 8, "ode": 8}
     assert (table["alive_0"] == 1000).all()
     assert one_left(table).all()
@@ -211,12 +211,14 @@ def claims() -> dict[str, Claim]:
 @pytest.mark.parametrize("control", ["no_l1", "uneven_l1"])
 def test_controls_are_rejected_and_would_pass_unbroken(control: str) -> None:
     broken = load_spec(SPEC, "quick", control)
-    tables = [train_shard(broken, shard) for shard in shards(broken)]
+    tables = [fit_shard(broken, shard).table for shard in shards(broken)]
     judged = {name: claims()[name] for name in broken.controls[control].rejects}
     lost = evaluate(judged, sparsification, pd.concat(tables))
     assert {outcome.verdict for outcome in lost.values()} == {Verdict.NOT_REPRODUCED}
     whole = load_spec(SPEC, "quick", overrides={**SMALL, "seeds": (40, "the test")})
-    tables = [train_shard(whole, shard) for shard in shards(whole) if "euler" in set(shard.rows["scheme"])]
+    tables = [
+        fit_shard(whole, shard).table for shard in shards(whole) if "euler" in set(shard.rows["scheme"])
+    ]
     kept = evaluate(judged, sparsification, pd.concat(tables))
     assert {outcome.verdict for outcome in kept.values()} == {Verdict.REPRODUCED}
 

@@ -43,12 +43,12 @@ def test_parts_are_trained_as_the_conditions_say() -> None:
     for profile in ("full", "quick"):
         loaded = NETWORKS.spec(profile)
         for grid in loaded.grids:
-            given = loaded.optimizer if grid.optimizer is None else grid.optimizer.init_args
+            given = loaded.optimizer_args if grid.optimizer is None else grid.optimizer.init_args
             assert given["weight_decay"] == CONDITIONS[grid.part].weight_decay
             name = "AdamW" if grid.part == "adam" else CONDITIONS[grid.part].optimizer
             path = loaded.fields.optimizer.class_path if grid.optimizer is None else grid.optimizer.class_path
             assert path == f"torch.optim.{name}"  # AdamW without decay is Adam
-        assert loaded.lr_scheduler["T_max"] == loaded.fields.trainer.max_steps
+        assert loaded.lr_scheduler_args["T_max"] == loaded.fields.trainer.max_steps
 
 
 # --- tasks

@@ -21,7 +21,7 @@ OPTIMUM = UnderTest("product_network/optimum")
 def test_the_schedule_is_as_long_as_training() -> None:
     for profile in ("full", "quick"):
         loaded = OPTIMUM.spec(profile)
-        assert loaded.lr_scheduler["T_max"] == loaded.fields.trainer.max_steps
+        assert loaded.lr_scheduler_args["T_max"] == loaded.fields.trainer.max_steps
 
 
 def test_margins_follow_their_rules() -> None:

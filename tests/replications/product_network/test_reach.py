@@ -21,7 +21,7 @@ REACH = UnderTest("product_network/reach")
 def test_each_cell_has_its_claim() -> None:
     for profile in ("full", "quick"):
         loaded = REACH.spec(profile)
-        assert loaded.lr_scheduler["T_max"] == loaded.fields.trainer.max_steps
+        assert loaded.lr_scheduler_args["T_max"] == loaded.fields.trainer.max_steps
         parts = {grid.part for grid in loaded.grids}
         judged_parts = {
             claim.estimate.args["part"]
@@ -55,10 +55,10 @@ def test_each_cell_changes_what_its_name_says() -> None:
 def test_the_main_cell_is_the_set_up_of_the_other_replication() -> None:
     other = UnderTest("product_network/optimum").spec()
     mine = REACH.spec()
-    assert mine.optimizer == other.optimizer
-    assert mine.lr_scheduler == other.lr_scheduler
+    assert mine.optimizer_args == other.optimizer_args
+    assert mine.lr_scheduler_args == other.lr_scheduler_args
     assert mine.fields.trainer == other.fields.trainer
-    assert mine.features["batch_size"] == other.features["batch_size"]
+    assert mine.features_args["batch_size"] == other.features_args["batch_size"]
 
 
 def made_up(

@@ -1,0 +1,1 @@
+"""What each command of `replicate` does; imported when it is called."""

@@ -1,0 +1,110 @@
+"""The command `check`, and how any judging ends: verdicts and what is not as recorded, then the report."""
+
+from collections.abc import Mapping
+
+from common.commands.asked import Asked
+from common.errors import InputError
+from common.reports import tables
+from common.reports.schema import NotRun
+from common.reports.write import Fresh, publish
+from common.runs.shard import tell_of_diverged
+from common.specs.find import results_folder
+from common.system.terminal import Terminal
+from common.verdicts.claims import Verdict
+from common.verdicts.judge import Replication, judge_all, load_all
+from common.verdicts.suite import Suite, Written
+
+
+def check(asked: Asked, console: Terminal) -> int:
+    """Judge the claims on stored results; the exit code of `tell`."""
+    replications = load_all(asked.replications, asked.root, asked.out)
+    judged = judge_all(replications, asked.n_claims())
+    fresh = {one.name: Fresh(verdicts) for one, verdicts in zip(replications, judged, strict=True)}
+    return tell(asked, replications, console, fresh)
+
+
+def tell(
+    asked: Asked,
+    replications: list[Replication],
+    console: Terminal,
+    fresh: Mapping[str, Fresh],
+) -> int:
+    """Print verdicts and what is not as recorded, and write the report; the exit code."""
+    problems = 0
+    for replication in replications:
+        judged = fresh[replication.name].judged
+        problems += len(judged.problems)
+        title = f"{replication.name}, {asked.profile}"
+        if replication.for_reference:
+            title += ", changed: for reference only, no verdict is one on the paper"
+        console.print(tables.table(title, judged.outcomes, judged.changes))
+        for line in tables.remarks(judged.outcomes, is_explained=not replication.for_reference):
+            console.print(f"- {line}")
+        if replication.not_asked:
+            names = ", ".join(replication.not_asked)
+            console.print(f"not asked, as the changed sweep has no networks for them: {names}")
+        for name, verdicts in judged.controls.items():
+            lost = sum(verdict is Verdict.NOT_REPRODUCED for verdict in verdicts.values())
+            why = replication.run.spec.controls[name].why
+            console.print(
+                f"control {name} ({why}): loses {lost} of the {len(verdicts)} claims that it must lose"
+            )
+        if judged.other_hash:
+            console.print("spec or versions are not those of the record: values may differ within its spread")
+        for run in replication.runs:
+            if why_diverged := tell_of_diverged(run):
+                console.print(why_diverged, style="red")
+        for change in judged.changes or []:
+            how, style = ("within chance", None) if change.by_chance else ("not as recorded", "red")
+            console.print(f"{how}: {change.claim}: {change.problem}", style=style)
+    if any(replication.overridden for replication in replications):
+        console.print("The spec was changed on the command line: nothing is compared with the record.")
+    else:
+        chances = sum(len(fresh[one.name].judged.changes or []) for one in replications) - problems
+        unit = "verdict" if chances == 1 else "verdicts"
+        but = f", but for {chances} {unit} that chance explains" if chances else ""
+        console.print(f"{problems} things are not as recorded." if problems else f"All as recorded{but}.")
+    _write_report(asked, replications, console, fresh)
+    for replication in replications:
+        outcomes = fresh[replication.name].judged.outcomes
+        if all(outcome.verdict is Verdict.INVALID for outcome in outcomes.values()) and not problems:
+            raise InputError(
+                f"{replication.name}: no claim could be judged: {next(iter(outcomes.values())).reason}"
+            )
+    return 1 if problems else 0
+
+
+def _write_report(
+    asked: Asked, replications: list[Replication], console: Terminal, fresh: Mapping[str, Fresh]
+) -> None:
+    """Write the report at the end of a run: on the whole suite, or only on what was changed for this run.
+
+    Of what was not asked for the files are read, and no spec is resolved.
+
+    Raises:
+        InputError: if it cannot be written: a run whose report is missing has not done what it was to do.
+    """
+    roots = {one.files.root for one in replications if not one.files.installed}
+    home = roots.pop() if len(roots) == 1 else asked.root
+    suite = asked.suites.setdefault(home, Suite(home))
+    within = asked.out or results_folder(home)
+    to = within / "report"
+    shown: list[Replication | Written] = []
+    not_read: list[NotRun] = []
+    judged = {replication.name: replication for replication in replications}
+    if any(replication.overridden for replication in replications):
+        to = to / "changed"
+    else:
+        for name, files in suite.replications.items():
+            try:
+                if name in judged:
+                    shown.append(judged.pop(name))
+                elif asked.profile in ("full", *suite.fields(files).profiles):
+                    shown.append(suite.read(files, asked.profile))
+            except InputError as error:  # a mistake in another replication, which nobody asked for
+                not_read.append(NotRun(name=name, title="", why=str(error)))
+    shown += judged.values()
+    commands = asked.commands(one.name for one in shown)
+    n_claims = {one.files.root: asked.suites[one.files.root].n_claims for one in shown}
+    publish(asked.profile, shown, to, fresh, commands, n_claims, within=within, not_read=not_read)
+    console.print(f"report: {to / 'report.html'}")

@@ -1,0 +1,82 @@
+"""The command `record`, and the READMEs' tables of what is recorded."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from common.commands.asked import Asked
+from common.errors import InputError, one_line
+from common.reports import tables
+from common.specs.papers import load_papers
+from common.system.files import write
+from common.system.git import committed
+from common.system.terminal import Terminal
+from common.verdicts import record as records
+from common.verdicts.judge import judge_all, load_all
+from common.verdicts.suite import Suite
+
+
+def record(asked: Asked, console: Terminal) -> int:
+    """Make the stored results the reference, and show what changes.
+
+    Raises:
+        InputError: in CI, for a replication of another root, and for what is not committed.
+    """
+    root = asked.root
+    if os.environ.get("CI"):
+        raise InputError("record: never in CI: a record is made where someone looks at what changes")
+    files = [one.files for one in asked.replications]
+    for other in (one for one in files if one.root != root):
+        raise InputError(f"record: {other.name} is not of this root; give its own with --root {other.root}")
+    at = committed(root, [path for one in files for path in (one.path, one.expected)])
+    replications = load_all(asked.replications, root, asked.out)
+    suite = asked.suites[root]
+    n_claims = suite.n_claims
+    for replication, judged in zip(replications, judge_all(replications, {root: n_claims}), strict=True):
+        manifest = replication.run.manifest()
+        assert manifest is not None
+        stored = records.load(replication.files.record)
+        old = stored.get(asked.profile)
+        for change in records.differences(old, judged.outcomes, judged.controls, n_claims):
+            console.print(f"{replication.name}: {change.claim}: {change.problem}")
+        stored[asked.profile] = records.Record(
+            hash=replication.run.hash,
+            versions=manifest["versions"],
+            device=manifest["device"],
+            commit=at,
+            date=datetime.now(UTC).date().isoformat(),
+            claims={name: records.recorded(outcome) for name, outcome in judged.outcomes.items()},
+            controls=judged.controls,
+        )
+        records.save(replication.files.record, stored)
+        console.print(f"written: {replication.files.record}")
+    for path, text in readmes(suite).items():
+        write(path, text, within=root)
+    return 0
+
+
+def readmes(suite: Suite) -> dict[Path, str]:
+    """The READMEs that there are, with the claims as recorded: counts in the suite's, all in their paper's.
+
+    Raises:
+        InputError: if one cannot be read.
+    """
+    titles = {key: paper.title for key, paper in load_papers(suite.root).items()}
+    papers: dict[str, tables.PaperClaims] = {}
+    lines: dict[Path, list[str]] = {}
+    for name, files in suite.replications.items():
+        folder, claims, stored = files.path.parent, suite.claims(files).claims, records.load(files.record)
+        key = suite.fields(files).paper
+        paper = papers.setdefault(folder.name, tables.PaperClaims(folder.name, titles.get(key, key), []))
+        paper.add(claims, stored)
+        lines.setdefault(folder / "README.md", []).extend(tables.claims_table(name, claims, stored))
+    lines[suite.root / "README.md"] = tables.summary(papers.values())
+    return {path: tables.with_claims(_text(path), claims) for path, claims in lines.items() if path.exists()}
+
+
+def _text(path: Path) -> str:
+    """The text of a file, with the ends of lines that it has."""
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {one_line(error)}") from None
