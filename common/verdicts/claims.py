@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt, model_validator
 from common.specs.arguments import check_arguments, class_arguments
 from common.specs.document import Document, Place, Strict, nearest
 from common.statistics import Interval, Z
+from common.verdicts.grid import expand
 
 Text = Annotated[str, Field(min_length=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -221,13 +222,22 @@ class _ClaimsFile(Strict):
     claims: dict[str, Claim] = Field(min_length=1)
 
 
+def claims_document(path: Path) -> Document:
+    """The file `path` with every claim of a grid (`for:`) written out.
+
+    Raises:
+        InputError: if it is not YAML, or for the first mistake in a grid.
+    """
+    return expand(Document.load(path), Claim.model_fields)
+
+
 def load_claims(path: Path, code: ModuleType) -> dict[str, Claim]:
     """The claims in the file `path`, by name; `code` is the module that has their estimates.
 
     Raises:
         InputError: for the first mistake, with its file, line and key, and what would be right.
     """
-    document = Document.load(path)
+    document = claims_document(path)
     claims = document.validate(_ClaimsFile).claims
     for name, claim in claims.items():
         if claim.estimate.function is not None:
@@ -241,7 +251,7 @@ def n_claims_in(path: Path) -> int:
     Raises:
         InputError: as `load_claims`.
     """
-    return len(Document.load(path).validate(_ClaimsFile).claims)
+    return len(claims_document(path).validate(_ClaimsFile).claims)
 
 
 def _check_function(document: Document, place: Place, claim: Claim, code: ModuleType) -> None:

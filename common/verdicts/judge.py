@@ -15,7 +15,7 @@ from common.specs.find import Found, find_spec, find_specs, results_folder
 from common.specs.spec import Spec, is_neutral, is_of_the_setting
 from common.specs.sweep import instances, shards
 from common.verdicts import record as records
-from common.verdicts.claims import Claim, Verdict, load_claims, n_claims_in
+from common.verdicts.claims import Claim, Verdict, claims_document, load_claims, n_claims_in
 from common.verdicts.evaluate import Outcome, evaluate, rows_at
 
 
@@ -208,7 +208,7 @@ def _judged_in(spec: Spec, path: Path, for_reference: bool) -> tuple[dict[str, C
             if profile not in profiles:
                 place = ("claims", name, "profiles", i)
                 hint = nearest(profile, profiles)
-                raise Document.load(path).error(place, f"no profile {profile!r} in {spec.path}; {hint}")
+                raise claims_document(path).error(place, f"no profile {profile!r} in {spec.path}; {hint}")
     judged = {name: claim for name, claim in claims.items() if spec.profile in (claim.profiles or profiles)}
     rows, not_asked = instances(spec), []
     for name, claim in judged.items():
@@ -216,12 +216,12 @@ def _judged_in(spec: Spec, path: Path, for_reference: bool) -> tuple[dict[str, C
             rows_at(claim.estimate, rows)
         except ValueError as error:
             if not for_reference:
-                raise Document.load(path).error(("claims", name, "estimate", "at"), str(error)) from None
+                raise claims_document(path).error(("claims", name, "estimate", "at"), str(error)) from None
             not_asked.append(name)
     judged = {name: claim for name, claim in judged.items() if name not in not_asked}
     if not judged:
         why = "have no rows in the changed sweep" if not_asked else f"is judged in profile {spec.profile}"
-        raise Document.load(path).error(
+        raise claims_document(path).error(
             ("claims",), f"nothing to judge: {'all' if not_asked else 'none'} {why}"
         )
     return judged, not_asked
