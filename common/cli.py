@@ -536,17 +536,23 @@ def _record(options: argparse.Namespace, root: Path, console: Terminal) -> int:
 
 
 def readmes(root: Path) -> dict[Path, str]:
-    """The READMEs that there are, with the claims as recorded: counts in the suite's, each in its paper's.
+    """The READMEs that there are, with the claims as recorded: counts in the suite's, all in their paper's.
 
     Raises:
         InputError: if one cannot be read.
     """
     specs = find_specs(root)
     stored = {name: records.load(found.record) for name, found in specs.items()}
-    lines = {root / "README.md": tables.summary(stored)}
+    titles = {key: paper.title for key, paper in load_papers(root).items()}
+    papers: dict[str, tables.PaperClaims] = {}
+    lines: dict[Path, list[str]] = {}
     for name, found in specs.items():
-        path = found.path.with_name("README.md")
-        lines.setdefault(path, []).extend(tables.claims_table(name, claims_of(found), stored[name]))
+        folder, claims = found.path.parent, claims_of(found)
+        key = load_fields(found.path).paper
+        paper = papers.setdefault(folder.name, tables.PaperClaims(folder.name, titles.get(key, key), []))
+        paper.add(claims, stored[name])
+        lines.setdefault(folder / "README.md", []).extend(tables.claims_table(name, claims, stored[name]))
+    lines[root / "README.md"] = tables.summary(papers.values())
     return {path: tables.with_claims(_text(path), claims) for path, claims in lines.items() if path.exists()}
 
 

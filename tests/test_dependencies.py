@@ -37,7 +37,11 @@ USED_BY_NAME = {
     "uv": r"/uv pip compile",
     "pandas-stubs": r"import pandas",
     "scipy-stubs": r"from scipy",
+    "types-jsonschema": r"from jsonschema",
     "types-pyyaml": r"import yaml",
+    "sphinx": r"/sphinx-build ",
+    "myst-nb": r"\"myst_nb\"",
+    "furo": r"html_theme = \"furo\"",
 }
 """Packages that no code imports, and what shows that they are used."""
 
@@ -71,7 +75,7 @@ def imported(*folders: str) -> dict[str, set[Path]]:
                 names = [str(node.module)]
             for name in names:
                 found.setdefault(name.split(".")[0], set()).add(path)
-    ours = {"common", "replications", "tests"}
+    ours = {"common", "docs", "replications", "tests"}
     return {name: paths for name, paths in found.items() if name not in ours | sys.stdlib_module_names}
 
 
@@ -82,7 +86,7 @@ def extras() -> list[str]:
 
 def sources() -> str:
     """All text in which a use by name may stand."""
-    folders = ("common", "replications", "tests")
+    folders = ("common", "docs", "replications", "tests")
     files = (path for folder in folders for path in (ROOT / folder).rglob("*.py") if path != Path(__file__))
     return MAKEFILE + "".join(path.read_text(encoding="utf-8") for path in files)
 

@@ -31,10 +31,15 @@ def sources() -> list[str]:
     if (ROOT / ".git").exists():
         listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
         return sorted(name for name in listed if name and (ROOT / name).exists())
-    ours = {"common", "expected", "replications", "tests", ".ci", ".github", ".gitignore", "MANIFEST.in"}
-    ours |= {"LICENSE", "Makefile", "README.md", "pyproject.toml", "requirements.lock"}
+    ours = {"common", "docs", "expected", "replications", "tests", ".ci", ".github", ".gitignore"}
+    ours |= {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile"}
+    ours |= {"README.md", "pyproject.toml", "requirements.lock"}
     names = (path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if path.is_file())
-    return sorted(name for name in names if name.split("/")[0] in ours and "__pycache__" not in name)
+    return sorted(
+        name
+        for name in names
+        if name.split("/")[0] in ours and not {"__pycache__", "_build"} & set(name.split("/"))
+    )
 
 
 def build(source: Path, what: str, to: Path) -> Path:

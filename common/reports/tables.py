@@ -3,8 +3,9 @@
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from matplotlib.figure import Figure
@@ -135,14 +136,55 @@ def verdict_counts(records: Mapping[str, Record]) -> dict[Verdict, int]:
     return {verdict: sum(claim.verdict is verdict for claim in recorded) for verdict in Verdict}
 
 
-def summary(records: Mapping[str, Mapping[str, Record]]) -> list[str]:
-    """How many claims of each replication have which verdict, as lines of Markdown; `records` is by name."""
-    lines = [f"| replication | {' | '.join(Verdict)} |", f"|---|{'---|' * len(Verdict)}"]
-    for name, stored in records.items():
-        paper = quote(name.split("/")[0])
-        counts = " | ".join(str(n) for n in verdict_counts(stored).values())
-        lines.append(f"| [{_code(name)}](replications/{paper}/README.md#claims) | {counts} |")
-    return [*lines, ""]
+class PaperClaims(NamedTuple):
+    """The claims of one paper's folder, and their verdicts in the full profile's records."""
+
+    folder: str
+    title: str
+    claims: list[tuple[Claim, Verdict | None]]
+
+    def add(self, claims: Mapping[str, Claim], records: Mapping[str, Record]) -> None:
+        """Add the claims of one of the folder's replications, with the verdicts of its record."""
+        recorded = records["full"].claims if "full" in records else {}
+        for name, claim in claims.items():
+            self.claims.append((claim, recorded[name].verdict if name in recorded else None))
+
+    def sentence(self) -> str:
+        """How many of the paper's own statements were reproduced, and of those derived here, in Markdown."""
+        own = [verdict for claim, verdict in self.claims if claim.source.read_by != "derived"]
+        derived = [verdict for claim, verdict in self.claims if claim.source.read_by == "derived"]
+        parts = []
+        if own:
+            parts.append(f"of its own {_counted(len(own), 'statement')}, {_fates(own)}")
+        if derived:
+            parts.append(f"of {_counted(len(derived), 'claim')} derived here, {_fates(derived)}")
+        link = f"[{_code(self.folder)}](replications/{quote(self.folder)}/README.md#claims)"
+        return f"*{markdown(self.title)}* ({link}): {'; '.join(parts)}."
+
+
+def _fates(verdicts: Sequence[Verdict | None]) -> str:
+    """How many were reproduced and how many were not, in words."""
+    said = {
+        Verdict.REPRODUCED: ("was reproduced", "were reproduced"),
+        Verdict.NOT_REPRODUCED: ("was not", "were not"),
+        Verdict.INCONCLUSIVE: ("is inconclusive", "are inconclusive"),
+        Verdict.INVALID: ("is invalid", "are invalid"),
+        None: ("is not recorded yet", "are not recorded yet"),
+    }
+    counts = {verdict: n for verdict in said if (n := sum(one is verdict for one in verdicts))}
+    if len(counts) == 1 and len(verdicts) > 1:
+        return "none was reproduced" if Verdict.NOT_REPRODUCED in counts else f"all {said[verdicts[0]][1]}"
+    *first, last = [f"{n} {said[verdict][n != 1]}" for verdict, n in counts.items()]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def summary(papers: Iterable[PaperClaims]) -> list[str]:
+    """What became of each paper's claims, as lines of Markdown: a list with a sentence each."""
+    return [*(f"- {paper.sentence()}" for paper in papers), ""]
 
 
 def with_claims(readme: str, lines: list[str]) -> str:

@@ -20,21 +20,27 @@ class ClassSpec(Strict):
     """A class and its arguments, as Lightning's command line writes them."""
 
     class_path: str
+    """The class, as `package.module.Class`."""
     init_args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the class by name, checked against its signature."""
 
 
 class TrainerSpec(Strict):
-    """How long each network is trained, in optimiser steps, or less if its outcome is settled before.
-
-    Compiling takes up to a minute for each shape of network, and then steps are several times faster.
-    A logger gets the mean and quantiles of the losses every so many steps; it changes no result.
-    """
+    """How long each network is trained, and what is logged meanwhile, which changes no result."""
 
     max_steps: Annotated[int, Field(gt=0, lt=2**63)]
+    """The number of optimiser steps."""
     stop_when_settled: bool = False
+    """End training as soon as no network's outcome can change any more, as the model's `settled()` says."""
     compile: bool = True
+    """Compile loss and gradient: steps are then several times faster. Short runs are faster without, as
+    compiling takes up to a minute for each shape of network."""
     logger: ClassSpec | None = None
+    """One of Lightning's loggers (`CSVLogger`; `TensorBoardLogger` where tensorboard is installed). While a
+    shard is trained it gets the mean and quantiles of the networks' losses. Each shard has its own folder, in
+    `logs/` of the run's folder unless `save_dir` names another."""
     log_every_steps: PositiveInt = 100
+    """The number of steps between two entries of the logger."""
 
 
 def _name(text: str) -> str:
@@ -51,8 +57,11 @@ class Control(Strict):
     """A run broken on purpose: what is set, why, and the claims that must then not be reproduced."""
 
     why: str
+    """Why the claims cannot hold in this run."""
     set: dict[str, Any] = Field(min_length=1)
+    """What is broken: dotted keys of the spec and their values. Applied last, after profile and `--set`."""
     rejects: list[str] = Field(min_length=1)
+    """The names of the claims that this run must not reproduce."""
 
     @model_validator(mode="after")
     def _names_each_once(self) -> Self:
@@ -62,41 +71,69 @@ class Control(Strict):
 
 
 class Limits(Strict):
-    """What is taken for a mistake when a spec asks for more, before it fills the memory.
-
-    `networks`: of the sweep. `shapes`: of network, those of each entry of the sweep counted by themselves.
-    `size`: the features times any whole number that model and features are given, such as the hidden units.
-    """
+    """What is taken for a mistake when a spec asks for more, before it fills the memory."""
 
     networks: PositiveInt = 1_000_000
+    """The most networks that the sweep may ask for."""
     shapes: PositiveInt = 1_000
+    """The most shapes of network, summed over the entries of the sweep."""
     size: PositiveInt = 50_000_000
+    """The largest product of the number of features and any whole number among the arguments of model and
+    features, such as the number of hidden units."""
 
 
 NOTHING = ClassSpec(class_path="")
 
 
 class Fields(Strict):
-    """The keys of a spec; a calculated model has none of features, optimizer, lr_scheduler, trainer."""
+    """The keys of a spec.
+
+    `features`, `optimizer`, `lr_scheduler` and `trainer` belong to networks that are trained. A model that is
+    calculated (an equation solved, a construction by hand) has none of them.
+    """
 
     title: str
+    """What is replicated, in a line."""
     paper: str
+    """The key of the paper in the folder's `citation.bib`."""
     version: PositiveInt
+    """Raised whenever a change of the model changes its numbers: results are stored under a hash of the spec,
+    and the code is not part of it."""
     code: str
+    """The dotted name of the module with the estimates, theory and figures of this replication."""
     plain: str | None = None
+    """The dotted name of a module whose `train(rows, steps)` trains the same networks in a plain loop, for
+    `replicate bench` to compare with."""
     model: ClassSpec
+    """The networks: a class derived from `common.ensemble.Ensemble`, or from `common.computed.Computed` where
+    nothing is trained."""
     features: ClassSpec = NOTHING
+    """The distribution of the inputs: a class derived from `common.features.Features`. Required where
+    networks are trained, as are `optimizer` and `trainer`."""
     optimizer: ClassSpec = NOTHING
+    """A class derived from `torch.optim.Optimizer`."""
     lr_scheduler: ClassSpec | None = None
+    """A learning-rate schedule of torch, advanced after every step. Without one the rate is constant."""
     sweep: list[dict[str, Any]] = Field(min_length=1)
+    """Which networks are trained: each entry is the product of its factors' values."""
     seeds: PositiveInt | list[_Seed]
+    """How many seeds, from 0 on, or a list of them. Each combination of factors is trained with each seed."""
     trainer: TrainerSpec = TrainerSpec(max_steps=1)
+    """How long the networks are trained, and what is logged."""
     shard_size: PositiveInt = 4096
+    """The most networks that one Trainer run trains."""
     shard_weights: PositiveInt | None = None
+    """The most weights that one Trainer run trains; unlimited by default."""
     limits: Limits = Limits()
+    """Bounds that a spec is refused beyond, which may be raised here."""
     watch: str | None = None
+    """A column of the instances table: a run in progress shows its mean over the finished networks of each
+    shape."""
     profiles: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    """Named variants of the replication: for each, dotted keys of the spec and the values that replace those
+    of the full profile."""
     controls: dict[Name, Control] = Field(default_factory=dict)
+    """Named runs that are broken on purpose."""
 
 
 class Range(Strict):
@@ -105,9 +142,13 @@ class Range(Strict):
     model_config = ConfigDict(allow_inf_nan=False)
 
     start: float = Field(alias="from")
+    """The first value."""
     stop: float = Field(alias="to")
+    """The last value."""
     count: int = Field(ge=2)
+    """The number of values, both ends included."""
     spacing: Literal["linear", "log"] = "linear"
+    """Whether the values or their logarithms are evenly spaced."""
 
     @model_validator(mode="after")
     def _has_logarithms(self) -> Self:

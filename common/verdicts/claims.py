@@ -25,13 +25,14 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _MOST = float(np.finfo(np.float32).max)
 """No estimate is larger: networks are of float32."""
 
-_PARTS = {
+PARTS = {
     "published": [{"published", "margin"}],
     "theory": [{"theory", "margin"}],
     "ordering": [{"bound"}],
     "fraction": [{"bound"}, {"published", "margin"}],
     "fit": [{"bound", "power"}],
 }
+"""Which keys a claim of each kind needs besides those of every claim: one of these sets."""
 
 
 class Verdict(StrEnum):
@@ -47,22 +48,27 @@ class Source(Strict):
     """Where a claim was published, and how its number was read there."""
 
     paper: Text
+    """The key of the paper in the folder's `citation.bib`."""
     where: Text
+    """The section, figure or table."""
     read_by: Literal["text", "digitised", "derived", "code"]
+    """How it was read: stated in the text, digitised from a figure, or taken from published code. `derived`
+    marks a claim that this suite makes, not the paper; the two are counted apart."""
 
 
 class Published(Strict):
-    """A published number and what is known of its error; what is not known is absent.
-
-    `sd` is over the `n` networks (or runs) behind the number, `reading_error` the 95 % half width of
-    reading it off a figure, `resolution` the step of the grid behind it.
-    """
+    """A published number and what is known of its error; what is not known is absent."""
 
     value: Finite
+    """The number."""
     sd: Positive | None = None
+    """The standard deviation over the networks (or runs) behind the number; needs `n`."""
     n: PositiveInt | None = None
+    """How many networks (or runs) the number is a mean of."""
     reading_error: Positive | None = None
+    """The half width of the 95 % interval of reading the number off a figure."""
     resolution: Positive | None = None
+    """The step of the grid behind the number."""
 
     @model_validator(mode="after")
     def _has_sample_size(self) -> Self:
@@ -81,6 +87,7 @@ class Theory(Strict):
     """A value that a theory gives, without error."""
 
     value: Finite
+    """The number."""
 
 
 class Margin(Strict):
@@ -92,7 +99,9 @@ class Margin(Strict):
     """
 
     rule: Text
+    """Where the margin comes from: `published_precision`, or the reason in words."""
     value: Positive | None = None
+    """The margin; left out with the rule `published_precision`."""
 
     @model_validator(mode="after")
     def _has_one_value(self) -> Self:
@@ -105,8 +114,11 @@ class Bound(Strict):
     """A one-sided acceptance region, and the rule that it follows."""
 
     rule: Text
+    """Where the bound comes from, in words."""
     at_least: Finite | None = None
+    """The lower end of the acceptance region."""
     at_most: Finite | None = None
+    """The upper end of the acceptance region; give exactly one of the two."""
 
     @model_validator(mode="after")
     def _has_one_side(self) -> Self:
@@ -119,7 +131,9 @@ class Power(Strict):
     """With how many seeds a goodness-of-fit test sees what it is meant to see, and the rule that says so."""
 
     seeds: PositiveInt
+    """How many seeds the test needs."""
     rule: Text
+    """How that number was found, in words."""
 
 
 class Estimate(Strict):
@@ -132,10 +146,15 @@ class Estimate(Strict):
     """
 
     function: Text | None = None
+    """The name of a function in the replication's code."""
     args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the function by name, beside the table."""
     metric: Text | None = None
+    """A column of the instances table; give exactly one of `function` and `metric`."""
     at: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """With `metric`: the values of factors that select the rows."""
     statistic: Literal["mean"] = "mean"
+    """With `metric`: what is taken over the rows."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -153,28 +172,37 @@ class Claim(Strict):
     A claim of kind `fit` is that many numbers are all as said. Its estimate is a p-value, and `bound`'s
     at_least the rate of false alarms: below it the claim is not reproduced, above it reproduced if there are
     seeds enough for the test to have seen a difference, as `power` says.
-
-    `profiles` names those that have the networks of this claim; in others it is not judged (default: in all).
     """
 
     statement: Text
+    """What was published, in a line that can be read alone."""
     kind: Literal["published", "theory", "ordering", "fraction", "fit"]
+    """What the estimate is compared with; it decides which other keys are needed."""
     source: Source
+    """Where the statement stands."""
     estimate: Estimate
+    """What is computed from our networks."""
     published: Published | None = None
+    """The published number."""
     theory: Theory | None = None
+    """The number that theory gives."""
     margin: Margin | None = None
+    """How far from that number the acceptance region reaches."""
     bound: Bound | None = None
+    """The end of an acceptance region that is open on the other side."""
     power: Power | None = None
+    """For kind `fit`: how many seeds the test needs."""
     profiles: list[Text] | None = Field(default=None, min_length=1)
+    """The profiles that have the networks of this claim; in others it is not judged. Default: all."""
     investigated: Text | None = None
+    """What was found out about a claim that was not reproduced."""
 
     @model_validator(mode="after")
     def _has_its_parts(self) -> Self:
         parts = ("published", "theory", "margin", "bound", "power")
         given = {part for part in parts if getattr(self, part)}
-        if given not in _PARTS[self.kind]:
-            wanted = " or ".join(" and ".join(sorted(parts, reverse=True)) for parts in _PARTS[self.kind])
+        if given not in PARTS[self.kind]:
+            wanted = " or ".join(" and ".join(sorted(parts, reverse=True)) for parts in PARTS[self.kind])
             raise ValueError(f"kind {self.kind} needs {wanted}, got {', '.join(sorted(given)) or 'none'}")
         if self.margin and self.margin.value is None and not self.published_half_width:
             raise ValueError(
@@ -218,8 +246,11 @@ class Claim(Strict):
         return (target.value - margin, target.value + margin)
 
 
-class _ClaimsFile(Strict):
+class ClaimsFile(Strict):
+    """The claims of one replication: the content of `expected/PAPER/RESULT.yaml`."""
+
     claims: dict[str, Claim] = Field(min_length=1)
+    """The claims by name."""
 
 
 def claims_document(path: Path) -> Document:
@@ -238,7 +269,7 @@ def load_claims(path: Path, code: ModuleType) -> dict[str, Claim]:
         InputError: for the first mistake, with its file, line and key, and what would be right.
     """
     document = claims_document(path)
-    claims = document.validate(_ClaimsFile).claims
+    claims = document.validate(ClaimsFile).claims
     for name, claim in claims.items():
         if claim.estimate.function is not None:
             _check_function(document, ("claims", name, "estimate"), claim, code)
@@ -251,7 +282,7 @@ def n_claims_in(path: Path) -> int:
     Raises:
         InputError: as `load_claims`.
     """
-    return len(claims_document(path).validate(_ClaimsFile).claims)
+    return len(claims_document(path).validate(ClaimsFile).claims)
 
 
 def _check_function(document: Document, place: Place, claim: Claim, code: ModuleType) -> None:

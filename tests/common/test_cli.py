@@ -1,4 +1,4 @@
-"""Tests of the command `replicate`: the README's tutorial, exit codes, one line on bad input."""
+"""Tests of the command `replicate`: the tutorial in docs/, exit codes, one line on bad input."""
 
 import re
 import shlex
@@ -269,11 +269,10 @@ def test_the_suite_s_own_replications_are_found(capsys: pytest.CaptureFixture[st
 def test_the_tutorial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = re.split(r"^## ", text.split("\n## Add a replication\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+    section = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8").split("\n## In an editor\n")[0]
     # each block of code, with the path that the paragraph before it begins with
     block = r"(?:\n`([\w./]+)`:(?:(?!\n\n).)*)?\n\n```(\w+)\n(.*?)^```"
-    blocks = re.findall(block, section, re.DOTALL | re.MULTILINE)[:6]
+    blocks = re.findall(block, section, re.DOTALL | re.MULTILINE)
     assert [bool(path) for path, _, _ in blocks] == [False, True, True, True, True, False]
 
     for name in ("AUTHOR_NAME", "AUTHOR_EMAIL", "COMMITTER_NAME", "COMMITTER_EMAIL"):

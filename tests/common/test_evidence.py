@@ -43,7 +43,7 @@ def test_what_is_recorded_is_judged_and_reported(recorded: Path, capsys: pytest.
 # -- the report
 
 
-@pytest.mark.parametrize("name", ["report.html", "report.json", "junit.xml", "badge.json", "parts/"])
+@pytest.mark.parametrize("name", ["report.html", "report.json", "junit.xml", "badge.json", "sections/"])
 def test_a_report_that_cannot_be_written_is_no_success_and_leaves_the_old_one(
     recorded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -72,7 +72,7 @@ def test_a_report_that_cannot_be_written_is_no_success_and_leaves_the_old_one(
     assert not damaged
 
 
-@pytest.mark.parametrize("name", ["report", "report/parts", "example"])
+@pytest.mark.parametrize("name", ["report", "report/sections", "example"])
 def test_a_link_in_received_results_is_not_followed(
     recorded: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:

@@ -13,7 +13,7 @@ from common.cli import readmes
 from common.errors import InputError
 from common.reports import tables
 from common.specs.find import find_specs
-from common.verdicts.claims import Claim
+from common.verdicts.claims import Claim, Verdict
 from common.verdicts.judge import claims_of
 from tests.common.system.test_text import MARKUP, WRITTEN, cells, words
 
@@ -104,11 +104,32 @@ def test_a_readme_that_is_not_utf_8_is_one_line(example: Path) -> None:
 @pytest.mark.parametrize("name", ["p/one", "p_2/o-n.e", "a b/`c`|d", "a](b)/<c>", "a*b/c_d_"])
 def test_names_are_shown_as_they_are(name: str) -> None:
     markdown = MarkdownIt("commonmark").enable("table")
-    for text in ("\n".join(tables.summary({name: {}})), "\n".join(lines(name=name)[:1])):
+    paper = tables.PaperClaims(name, name, [(claim(), None)])
+    for text, times in (("\n".join(tables.summary([paper])), 2), ("\n".join(lines(name=name)[:1]), 1)):
         inline = [part for token in markdown.parse(text) for part in token.children or []]
-        assert name in "".join(part.content for part in inline if part.type in ("text", "code_inline"))
-    folder = MarkdownIt("commonmark").enable("table").render("\n".join(tables.summary({name: {}})))
-    assert folder.count("<td>") == 5
+        shown = "".join(part.content for part in inline if part.type in ("text", "code_inline"))
+        assert shown.count(name) == times
+
+
+def test_a_paper_s_own_statements_are_counted_apart() -> None:
+    def sentence(own: list[Verdict | None], derived: list[Verdict | None]) -> str:
+        read_by = {name: claim().source.model_copy(update={"read_by": name}) for name in ("code", "derived")}
+        claims = [
+            (claim().model_copy(update={"source": source}), verdict)
+            for source, verdicts in ((read_by["code"], own), (read_by["derived"], derived))
+            for verdict in verdicts
+        ]
+        return tables.PaperClaims("p", "A paper", claims).sentence().partition(": ")[2]
+
+    yes, no, open_, invalid = Verdict
+    assert sentence([yes, no, yes, open_], [no, no]) == (
+        "of its own 4 statements, 2 were reproduced, 1 was not and 1 is inconclusive; "
+        "of 2 claims derived here, none was reproduced."
+    )
+    assert sentence([yes], []) == "of its own 1 statement, 1 was reproduced."
+    assert sentence([], [yes, yes, invalid, None, None]) == (
+        "of 5 claims derived here, 2 were reproduced, 1 is invalid and 2 are not recorded yet."
+    )
 
 
 def test_intervals_say_what_they_are() -> None:

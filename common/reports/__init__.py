@@ -1,0 +1,1 @@
+"""Verdicts and figures as a page for people, as tables, and as files for machines."""

@@ -1,0 +1,1 @@
+"""What differs from machine to machine, and files, streams and the terminal."""
