@@ -10,7 +10,7 @@
 
 A name in braces stands for the row's value: alone it keeps its type, within text it is as written in the row.
 A column that no braces name is a key of the claim that its row makes, as `profiles` here. With several claims
-under `claims:` beside `for:`, each row makes all of them in turn. {{ and }} stand for braces.
+under `claims:` beside `for:`, each row makes all of them in turn. {{ and }} are braces.
 """
 
 import re
