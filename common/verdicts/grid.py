@@ -109,6 +109,10 @@ class _Expansion:
         """Add the claim that `row` makes of the `template` at a place, with its `own` keys."""
         if not isinstance(template, dict):
             raise self.old.error(at, "expected a claim, {KEY: VALUE, ...}")
+        if "for" in template:
+            raise self.old.error(
+                (*at, "for"), "within another `for`; put its values into the rows of that one"
+            )
         name = self._filled_text(str(at[-1]), at, row)
         self._check_new(name, row.place)
         to = ("claims", name)

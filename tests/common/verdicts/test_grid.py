@@ -273,6 +273,12 @@ MISTAKES = [
     (
         GROUP,
         '{statement: "{{p = {p}}}"}',
+        "{for: [{q: 1}]}",
+        "7: claims.losses.claims.weights_p{p}.for: within another `for`; put its values into the rows",
+    ),
+    (
+        GROUP,
+        '{statement: "{{p = {p}}}"}',
         "x",
         "7: claims.losses.claims.weights_p{p}: expected a claim, {KEY: VALUE",
     ),
