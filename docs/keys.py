@@ -34,6 +34,7 @@ _TITLES = {
     "Control": "Control",
     "ClaimsFile": "Keys of a file of claims",
     "Claim": "Claim",
+    "Grid": "Claims over a grid",
     "Source": "Source",
     "Estimate": "Estimate",
     "Published": "Published number",
@@ -43,6 +44,9 @@ _TITLES = {
     "Power": "Power",
 }
 """The headings of the models' tables, in the order in which they are shown."""
+
+_IN_GRID = "InGrid"
+"""At the end of the names of models whose values may be names in braces."""
 
 
 def spec_schema() -> Schema:
@@ -86,8 +90,45 @@ def spec_schema() -> Schema:
 def claims_schema() -> Schema:
     """The JSON schema of a file of claims, `expected/PAPER/RESULT.yaml`."""
     schema = _schema(ClaimsFile)
+    kinds = schema["$defs"]
+    schema["properties"]["claims"]["additionalProperties"] = {
+        "if": {"type": "object", "required": ["for"]},
+        "then": {"$ref": "#/$defs/Grid"},
+        "else": {"$ref": "#/$defs/Claim"},
+    }
+    kinds |= {f"{name}{_IN_GRID}": _in_grid(model) for name, model in kinds.items()}
+    in_grid = kinds[f"Claim{_IN_GRID}"]
+    # any of them may stand in the rows instead
+    del in_grid["required"], in_grid["additionalProperties"]
+    one = {"$ref": f"#/$defs/Claim{_IN_GRID}"}
+    kinds["Grid"] = {
+        "description": "Claims that differ by values: a table, each row of which makes one or several.\n\n"
+        "The other keys are those of the claim. A name in braces, in them and in the claim's name, stands "
+        "for the row's value: alone it keeps its type, within text it is as written in the row. A column "
+        "that no braces name is itself a key of the claim that its row makes. `{{` and `}}` are braces.",
+        "type": "object",
+        "properties": {
+            "for": {
+                "description": "The rows: mappings of the same names to values.",
+                "type": "array",
+                "minItems": 1,
+                "items": {"type": "object", "minProperties": 1},
+            },
+            "claims": {
+                "description": "Several claims, not the keys of one; each row makes all of them in turn.",
+                "type": "object",
+                "minProperties": 1,
+                "additionalProperties": {"allOf": [one], "propertyNames": {"enum": [*in_grid["properties"]]}},
+            },
+        },
+        "required": ["for"],
+        "allOf": [one],
+        "propertyNames": {"enum": ["for", "claims", *in_grid["properties"]]},
+        "if": {"required": ["claims"]},
+        "then": {"maxProperties": 2},
+    }
     every = set().union(*(parts for choices in PARTS.values() for parts in choices))
-    schema["$defs"]["Claim"]["allOf"] = [
+    kinds["Claim"]["allOf"] = [
         {
             "if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]},
             "then": {
@@ -105,9 +146,25 @@ def claims_schema() -> Schema:
     return schema
 
 
+def _in_grid(part: Any, key: str = "") -> Any:
+    """A part of a schema, found under `key`, where each value may also be a name in braces."""
+    if isinstance(part, list):
+        return [_in_grid(one) for one in part]
+    if not isinstance(part, dict):
+        return f"{part}{_IN_GRID}" if key == "$ref" else part
+    if key != "properties":
+        return {name: _in_grid(one, name) for name, one in part.items()}
+    braces = {"type": "string", "pattern": r"^\{[^{}]+\}$"}
+    return {
+        name: {"description": one["description"], "anyOf": [_in_grid(one), braces]}
+        for name, one in part.items()
+    }
+
+
 def tables(schema: Schema, top: str) -> list[str]:
     """The keys of all models in a schema as lines of Markdown, those of the model `top` first."""
     found = {top: schema, **schema.get("$defs", {})}
+    found = {name: one for name, one in found.items() if not name.endswith(_IN_GRID)}
     lines: list[str] = []
     for name in sorted(found, key=lambda name: [*_TITLES, name].index(name)):
         one = found[name]
@@ -193,8 +250,12 @@ def _default(value: Schema) -> str:
 def _type(value: Schema) -> str:
     """What may stand there, in words."""
     if "$ref" in value:
-        name = value["$ref"].rpartition("/")[2]
+        name = value["$ref"].rpartition("/")[2].removesuffix(_IN_GRID)
         return f"[{_in_text(name)}](#{_slug(name)})"
+    if "allOf" in value:
+        return _type(value["allOf"][0])
+    if "if" in value:
+        return _either((_type(value["else"]), _type(value["then"])))
     if "anyOf" in value:
         return _either(_type(one) for one in value["anyOf"] if one.get("type") != "null")
     if "enum" in value:

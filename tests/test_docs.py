@@ -53,7 +53,7 @@ def changed(data: Any, dotted: str, value: object) -> Any:
     *parents, last = dotted.split("/")
     for part in parents:
         target = target[int(part) if isinstance(target, list) else part]
-    target[last] = value
+    target[int(last) if isinstance(target, list) else last] = value
     return whole
 
 
@@ -73,13 +73,21 @@ def changed(data: Any, dotted: str, value: object) -> Any:
         ("spec", "controls/dense/reject", ["pairs_best"]),
         ("spec", "controls/dense/set/feature.init_args", {}),
         ("expected", "claim", {}),
-        ("expected", "claims/pairs_best/statment", "a statement"),
-        ("expected", "claims/pairs_best/kind", "share"),
-        ("expected", "claims/pairs_best/kind", "published"),
-        ("expected", "claims/pairs_best/theory", {"value": 1.0}),
-        ("expected", "claims/pairs_best/source/read_by", "eye"),
-        ("expected", "claims/pairs_best/estimate/arg", {}),
-        ("expected", "claims/pairs_best/bound/atleast", 0.5),
+        ("expected", "claims/angles_s0.8/statment", "a statement"),
+        ("expected", "claims/angles_s0.8/kind", "share"),
+        ("expected", "claims/angles_s0.8/kind", "published"),
+        ("expected", "claims/angles_s0.8/theory", {"value": 1.0}),
+        ("expected", "claims/angles_s0.8/source/read_by", "eye"),
+        ("expected", "claims/angles_s0.8/estimate/arg", {}),
+        ("expected", "claims/angles_s0.8/bound/atleast", 0.5),
+        ("expected", "claims/{name}_advantage/for", []),
+        ("expected", "claims/{name}_advantage/for/0", "pairs"),
+        ("expected", "claims/{name}_advantage/statment", "a statement"),
+        ("expected", "claims/{name}_advantage/bound/at_least", "{least} or so"),
+        ("expected", "claims/shows/kind", "fraction"),
+        ("expected", "claims/shows/claims", {}),
+        ("expected", "claims/shows/claims/{name}_best/for", [{"name": "pairs"}]),
+        ("expected", "claims/shows/claims/{name}_best/source/read_by", "eye"),
     ],
 )
 def test_a_misspelt_key_or_a_wrong_value_does_not_fit_the_schema(name: str, key: str, value: object) -> None:

@@ -6,7 +6,7 @@ import re
 import types
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -78,7 +78,7 @@ def parse_value(text: str) -> Any:
         InputError: if `text` is not YAML or repeats a key.
     """
     try:
-        return _read(text, repr(text), {})
+        return _read(text, repr(text), {}, {})
     except yaml.YAMLError as error:
         raise InputError(f"{text!r} is not a YAML value: {one_line(error)}") from None
 
@@ -98,6 +98,8 @@ class Document:
     data: dict[str, Any]
     origins: dict[Place, str]
     path: Path
+    spellings: dict[Place, str] = field(default_factory=dict)
+    """Of values that the file spells in another way than Python."""
 
     @classmethod
     def load(cls, path: Path) -> "Document":
@@ -111,8 +113,9 @@ class Document:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot be read: {one_line(error)}") from None
         origins: dict[Place, str] = {}
+        spellings: dict[Place, str] = {}
         try:
-            data = _read(text, str(path), origins)
+            data = _read(text, str(path), origins, spellings)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             problem = ", ".join(part for part in (error.context, error.problem) if part)
@@ -122,7 +125,7 @@ class Document:
             raise InputError(f"{path}:{line}: not YAML: {error.reason}: {chr(error.character)!r}") from None
         if not isinstance(data, dict):
             raise InputError(f"{path}:1: expected a mapping of keys to values")
-        return cls(data, origins, path)
+        return cls(data, origins, path, spellings)
 
     def copy(self) -> "Document":
         """The same, in which values can be replaced without changing this one."""
@@ -164,6 +167,13 @@ class Document:
         self.origins = {p: o for p, o in self.origins.items() if p[: len(place)] != place}
         self.origins.update({(*place, *part): o for part, o in (inner or {}).items()})
         self.origins[place] = origin
+
+    def written(self, place: Place) -> str:
+        """The text, number or truth value at `place` as the file has it."""
+        value: Any = self.data
+        for part in place:
+            value = value[part]
+        return self.spellings.get(place, str(value))
 
     def error(self, place: Place, message: str) -> InputError:
         """The error that says `message` of the value at `place`, or of the nearest value around it."""
@@ -218,13 +228,13 @@ class Document:
         return known or place
 
 
-def _read(text: str, name: str, origins: dict[Place, str]) -> Any:
-    """The value of the YAML `text`; `origins` is filled with its places, as in `name`."""
+def _read(text: str, name: str, origins: dict[Place, str], spellings: dict[Place, str]) -> Any:
+    """The value of the YAML `text`; `origins` is filled with its places, as in `name`, and `spellings`."""
     loader = Loader(text)
     loader.most_values = len(text) + 10_000
     try:
         node = _compose(text, loader)
-        return None if node is None else _construct(loader, node, (), origins, name, ())
+        return None if node is None else _construct(loader, node, (), origins, spellings, name, ())
     except RecursionError:
         raise InputError(f"{name}:{loader.line + 1}: nested too deeply") from None
 
@@ -244,6 +254,7 @@ def _construct(
     node: yaml.Node,
     place: Place,
     origins: dict[Place, str],
+    spellings: dict[Place, str],
     name: str,
     around: tuple[yaml.Node, ...],
 ) -> Any:
@@ -270,11 +281,15 @@ def _construct(
                 first = origins[(*place, key)].rsplit(":", 1)[1]
                 raise InputError(f"{name}:{line}: {key}: duplicate key, first on line {first}; keep one")
             origins[(*place, key)] = f"{name}:{line}"
-            result[key] = _construct(loader, value_node, (*place, key), origins, name, around)
+            result[key] = _construct(loader, value_node, (*place, key), origins, spellings, name, around)
         return result
     if isinstance(node, yaml.SequenceNode):
-        return [_construct(loader, n, (*place, i), origins, name, around) for i, n in enumerate(node.value)]
-    return _scalar(loader, node, name)
+        items = enumerate(node.value)
+        return [_construct(loader, n, (*place, i), origins, spellings, name, around) for i, n in items]
+    value = _scalar(loader, node, name)
+    if str(value) != node.value:
+        spellings[place] = node.value
+    return value
 
 
 _OCTAL = re.compile(r"[-+]?0[0-9_]+|[-+]?0o.*")

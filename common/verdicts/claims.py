@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from common.specs.document import Document, Place, Strict, nearest
 from common.statistics import Interval, Z
+from common.verdicts.grid import expand
 
 Text = Annotated[str, Field(min_length=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -251,13 +252,22 @@ class ClaimsFile(Strict):
     """The claims by name."""
 
 
+def claims_document(path: Path) -> Document:
+    """The file `path` with every claim of a grid (`for:`) written out.
+
+    Raises:
+        InputError: if it is not YAML, or for the first mistake in a grid.
+    """
+    return expand(Document.load(path), Claim.model_fields)
+
+
 def load_claims(path: Path, code: ModuleType) -> dict[str, Claim]:
     """The claims in the file `path`, by name; `code` is the module that has their estimates.
 
     Raises:
         InputError: for the first mistake, with its file, line and key, and what would be right.
     """
-    document = Document.load(path)
+    document = claims_document(path)
     claims = read_claims(document)
     check_functions(document, claims, code)
     return claims

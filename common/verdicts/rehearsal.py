@@ -14,7 +14,7 @@ from common.runs.shard import build, check_metrics, with_loss
 from common.specs.document import Document, nearest
 from common.specs.spec import Spec
 from common.specs.sweep import shards
-from common.verdicts.claims import Claim
+from common.verdicts.claims import Claim, claims_document
 from common.verdicts.judge import Replication
 
 
@@ -45,7 +45,7 @@ def _check_claims(replication: Replication, claims: dict[str, Claim], columns: C
         if metric is not None and metric not in columns:
             place = ("claims", name, "estimate", "metric")
             problem = f"no column {metric!r} in the table; {nearest(metric, sorted(columns))}"
-            raise Document.load(replication.files.expected).error(place, problem)
+            raise claims_document(replication.files.expected).error(place, problem)
 
 
 def _columns(spec: Spec) -> set[str] | None:

@@ -9,7 +9,7 @@ from common.specs.document import Document, nearest
 from common.specs.draft import Draft, read_draft
 from common.specs.fields import Fields
 from common.specs.find import Files, find_specs
-from common.verdicts.claims import Claim, read_claims
+from common.verdicts.claims import Claim, claims_document, read_claims
 
 
 class ClaimsFile(NamedTuple):
@@ -88,7 +88,7 @@ class Suite:
             InputError: for the first mistake.
         """
         if files.expected not in self._claims:
-            document = Document.load(files.expected)
+            document = claims_document(files.expected)
             self._claims[files.expected] = ClaimsFile(document, read_claims(document))
         return self._claims[files.expected]
 

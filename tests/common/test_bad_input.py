@@ -62,6 +62,9 @@ claims:
     estimate: {metric: squared_norm, at: {density: .5}, statistic: mean}
     margin: {value: .2, rule: "ten steps off"}
 """
+GRID_TEXT = CLAIMS_TEXT.replace(
+    "norm:", "norm{end}:\n    for:\n      - {end: '', p: .5}\n      - {end: _2, p: .25}"
+).replace("{density: .5}", '{density: "{p}"}')
 RECORD_TEXT = """\
 profiles:
   full:
@@ -442,6 +445,23 @@ CASES = [
     spec("  quick:\n", "  ../../quick:\n", ":19: ", "expected a name of letters"),
     spec("  quick:\n", "  full:\n", ":19: ", "other than full"),
     # claims
+    claims(CLAIMS_TEXT, GRID_TEXT, ":5: claims.squared_norm_2.estimate.at: no row at density = 0.25"),
+    claims(
+        CLAIMS_TEXT,
+        GRID_TEXT.replace("_2", "''"),
+        ":5: claims.squared_norm{end}.for.1: the claim 'squared_norm' is already made on line 4; ",
+    ),
+    claims(
+        CLAIMS_TEXT,
+        GRID_TEXT.replace(".25}", ".5, profiles: [ful]}"),
+        ":5: claims.squared_norm_2.profiles.0: no profile 'ful'",
+    ),
+    claims(
+        CLAIMS_TEXT,
+        GRID_TEXT.replace(".25", ".5").replace("metric: squared", "metric: sqared"),
+        ":10: claims.squared_norm.estimate.metric: no column 'sqared_norm'",
+    ),
+    claims("  squared_norm:", "  squared_norm_{p}:", ":2: claims.squared_norm_{p}: {p} needs `for`"),
     claims(CLAIMS_TEXT, "", ":1: expected a mapping"),
     claims(CLAIMS_TEXT, "claims: {}", ":1: claims: "),
     claims(CLAIMS_TEXT, "claims: []", ":1: claims: "),
