@@ -26,6 +26,7 @@ from scipy.special import stdtrit
 from common.blame import blamed
 from common.document import Document, InputError, Place, Strict, nearest
 from common.spec import check_arguments, class_arguments
+from common.style import themed
 
 Text = Annotated[str, Field(min_length=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -95,6 +96,11 @@ class Published(Strict):
         """The standard error; the grid's error is uniform over one step, so its sd is step / sqrt(12)."""
         sampling = (self.sd or 0) / math.sqrt(self.n or 1)
         return math.hypot(sampling, (self.reading_error or 0) / Z, (self.resolution or 0) / math.sqrt(12))
+
+    @property
+    def half_width(self) -> float:
+        """Half the 95 % interval."""
+        return Z * self.error
 
 
 class Theory(Strict):
@@ -223,7 +229,7 @@ class Claim(Strict):
     @property
     def published_half_width(self) -> float:
         """Half the 95 % interval of the published number, 0 if there is none."""
-        return Z * self.published.error if self.published else 0.0
+        return self.published.half_width if self.published else 0.0
 
     @property
     def region(self) -> Interval:
@@ -240,6 +246,25 @@ class Claim(Strict):
 
 class _ClaimsFile(Strict):
     claims: dict[str, Claim] = Field(min_length=1)
+
+
+class Claims(dict[str, Claim]):
+    """The claims of a replication by name, those of all profiles: what its figures get beside the table."""
+
+    def __missing__(self, name: str) -> Claim:
+        raise LookupError(f"no claim {name!r}; {nearest(name, list(self))}")
+
+    def published(self, name: str) -> Published:
+        """The published number of a claim.
+
+        Raises:
+            LookupError: if there is no such claim, or it has no published number.
+        """
+        found = self[name].published
+        if found is None:
+            have = [name for name, claim in self.items() if claim.published]
+            raise LookupError(f"claim {name!r} has no published number; {nearest(name, have)}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -263,7 +288,7 @@ class Outcome:
     reason: str
 
 
-def load_claims(path: Path, code: ModuleType) -> dict[str, Claim]:
+def load_claims(path: Path, code: ModuleType) -> Claims:
     """The claims in the file `path`, by name; `code` is the module that has their estimates.
 
     Raises:
@@ -274,7 +299,7 @@ def load_claims(path: Path, code: ModuleType) -> dict[str, Claim]:
     for name, claim in claims.items():
         if claim.estimate.function is not None:
             _check_function(document, ("claims", name, "estimate"), claim, code)
-    return claims
+    return Claims(claims)
 
 
 def n_claims_in(path: Path) -> int:
@@ -489,16 +514,18 @@ def _takes_table(function: Callable[..., object]) -> bool:
     return next(iter(inspect.signature(function).parameters), "") == "table"
 
 
-def draw(code: ModuleType, table: pd.DataFrame) -> dict[str, Figure]:
-    """The figures of a replication by name, as `figures` of its module draws them.
+def draw(code: ModuleType, table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
+    """The figures of a replication by name, as `figures` of its module draws them, in the theme of all.
 
     Raises:
         InputError: if it cannot.
     """
-    with _in_code(code, "figures"):
-        figures: dict[str, Figure] = code.figures(table)
-    if not isinstance(figures, dict) or not all(isinstance(one, Figure) for one in figures.values()):
-        raise InputError(f"{_file(code)}: figures() must return a dict of matplotlib's figures by name")
+    with _in_code(code, "figures"), themed():
+        figures: dict[str, Figure] = code.figures(table, claims)
+        if not isinstance(figures, dict) or not all(isinstance(one, Figure) for one in figures.values()):
+            raise InputError(f"{_file(code)}: figures() must return a dict of matplotlib's figures by name")
+        for figure in figures.values():
+            figure.draw_without_rendering()  # much of a theme, such as the ticks, is read only now
     return figures
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import record as records
-from common.claims import Claim, Outcome, Verdict, evaluate, load_claims, n_claims_in, rows_at
+from common.claims import Claim, Claims, Outcome, Verdict, evaluate, load_claims, n_claims_in, rows_at
 from common.document import Document, InputError, nearest
 from common.find import Found, find_spec, find_specs, results_folder
 from common.results import Run
@@ -41,6 +41,11 @@ class Replication(NamedTuple):
     def runs(self) -> list[Run]:
         """The run and those of the controls."""
         return [self.run, *self.controls.values()]
+
+    @property
+    def all_claims(self) -> Claims:
+        """The claims of its file, of all profiles: what its figures get."""
+        return load_claims(self.found.expected, self.run.spec.code)
 
     def rejects(self, control: str) -> list[str]:
         """The claims that a control must lose, of those that are asked."""

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, create_model, model_validator
 from torch.optim.lr_scheduler import LRScheduler
 
-from common.blame import blame, staying, told
+from common.blame import blame, line_of, staying, told
 from common.computed import Computed
 from common.document import Document, InputError, Place, Strict, nearest, one_line
 from common.ensemble import Ensemble
@@ -407,8 +407,7 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
     )
     if len(set(spec.seeds)) < len(spec.seeds) or not spec.seeds:
         raise document.error(("seeds",), "expected at least one seed and no seed twice")
-    if not callable(getattr(_module(document, ("code",), fields.code), "figures", None)):
-        raise document.error(("code",), f"{fields.code} has no function figures(table)")
+    _check_figures(document, fields.code)
     if fields.trainer.stop_when_settled and model_class.settled is Ensemble.settled:
         message = f"{model_class.__name__} has no method settled(), which says when its outcome cannot change"
         raise document.error(("trainer", "stop_when_settled"), message)
@@ -418,6 +417,24 @@ def _resolve(document: Document, fields: Fields, profile: str, control: str | No
     _check_structures(document, spec)
     _check_logger(document, spec)
     return spec
+
+
+def _check_figures(document: Document, name: str) -> None:
+    figures = getattr(_module(document, ("code",), name), "figures", None)
+    if not callable(figures):
+        raise document.error(("code",), f"{name} has no function figures(table, claims)")
+    try:
+        signature = inspect.signature(figures)
+    except ValueError:  # of a function in C, which may well take both
+        return
+    try:
+        signature.bind("table", "claims")
+    except TypeError:
+        wanted = "expected figures(table, claims), where claims[NAME] is what expected/ says of a claim"
+        problem = f"figures{signature} does not take the claims; {wanted}"
+        if not inspect.isfunction(inspect.unwrap(figures)):
+            raise document.error(("code",), problem) from None
+        raise InputError(f"{line_of(figures)}: {problem}") from None
 
 
 def is_neutral(key: str) -> bool:

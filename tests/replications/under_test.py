@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from common.claims import Outcome, Verdict, evaluate, load_claims
+from common.claims import Outcome, Verdict, draw, evaluate, load_claims
 from common.fit import train_shard
 from common.spec import Spec, load_spec
 from common.sweep import shards
@@ -29,6 +30,10 @@ class UnderTest:
     def judged(self, table: pd.DataFrame, names: Iterable[str] | None = None) -> dict[str, Outcome]:
         """What becomes of these claims, or of all."""
         return evaluate({name: self.claims[name] for name in names or self.claims}, self.code, table)
+
+    def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
+        """The figures as the suite draws them."""
+        return draw(self.code, table, self.claims)
 
 
 def trained(a_spec: Spec) -> pd.DataFrame:
