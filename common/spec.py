@@ -430,8 +430,10 @@ def _check_figures(document: Document, name: str) -> None:
     try:
         signature.bind("table", "claims")
     except TypeError:
+        names = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+        found = inspect.Signature(names)
         wanted = "expected figures(table, claims), where claims[NAME] is what expected/ says of a claim"
-        problem = f"figures{signature} does not take the claims; {wanted}"
+        problem = f"figures{found} does not take the claims; {wanted}"
         if not inspect.isfunction(inspect.unwrap(figures)):
             raise document.error(("code",), problem) from None
         raise InputError(f"{line_of(figures)}: {problem}") from None

@@ -176,7 +176,7 @@ def _losses(table: pd.DataFrame) -> Figure:
 
 def _shares(table: pd.DataFrame) -> Figure:
     """The share of stuck networks at the exact width, and of polysemantic neurons by decay and width."""
-    figure = Figure(figsize=(7.4, 5.6))
+    figure = Figure(figsize=(8, 5.6))
     panels = figure.subplots(2, 2, width_ratios=(1.1, 1))
     exact = [(part, width) for part, width in _groups(table) if width == 1]
     with_neurons = [(part, width) for part, width in _groups(table) if part in WITH_NEURONS]

@@ -825,17 +825,22 @@ def test_a_fault_in_a_replication_s_functions_loses_nothing(
 
 
 @pytest.mark.parametrize(
-    "signature", ["(table)", "(table: object) -> dict[str, object]", "()", "(table, *, claims)", "(a, b, c)"]
+    ("signature", "told"),
+    [
+        ("(table)", "(table)"),
+        ("(table: object, wide: bool = True, *, claims: object) -> int", "(table, wide=True, *, claims)"),
+        ("()", "()"),
+        ("(table, claims, more)", "(table, claims, more)"),
+    ],
 )
 def test_figures_that_do_not_take_the_claims(
-    example: Path, signature: str, capsys: pytest.CaptureFixture[str]
+    example: Path, signature: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = f"\n\n\ndef figures{signature}:\n    return {{}}\n"
-    (example / CODE).write_text(code, encoding="utf-8")
+    (example / CODE).write_text(f"\n\n\ndef figures{signature}:\n    return {{}}\n", encoding="utf-8")
     for command in ("run", "check"):
         said = refused(example, capsys, command, NAME)
-        assert said.startswith(f"replicate: {example / CODE}:4: figures{signature}")
-        assert "does not take the claims; expected figures(table, claims), where claims[NAME] is" in said
+        assert said.startswith(f"{example / CODE}:4: figures{told} does not take the claims; ")
+        assert "expected figures(table, claims), where claims[NAME] is what expected/ says" in said
 
 
 @pytest.mark.parametrize(
