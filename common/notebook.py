@@ -73,7 +73,7 @@ class Result:
 
     def figures(self) -> dict[str, Figure]:
         """The figures by name, drawn anew."""
-        return draw(self.replication.run.spec.code, self.table)
+        return draw(self.replication.run.spec.code, self.table, self.replication.all_claims)
 
     @torch.inference_mode(False)  # in which weights would be constants for good
     def model(self, query: str = "all") -> Ensemble:

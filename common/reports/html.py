@@ -103,9 +103,9 @@ def _svg(figure: Figure) -> str:
 
 def _in_words(figure: Figure) -> str:
     """The text alternative of a figure: all that is written in it, but for the numbers on its axes."""
-    ticks = {label for axes in figure.axes for label in (*axes.get_xticklabels(), *axes.get_yticklabels())}
-    texts = [t.get_text() for t in figure.findobj(Text) if t not in ticks and t.get_visible()]
-    words = (" ".join(re.sub(r"[${}\\]", "", text).split()) for text in texts)
+    texts = [t.get_text() for t in figure.findobj(Text) if t.get_visible()]
+    written = [text for text in texts if "mathdefault" not in text]  # as in powers of ten at an axis
+    words = (" ".join(re.sub(r"[${}\\]", "", text).split()) for text in written)
     return "; ".join(dict.fromkeys(text for text in words if re.search(r"[^\W\d_]", text)))
 
 

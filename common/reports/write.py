@@ -142,14 +142,13 @@ def draw_figures(replication: Replication) -> Drawn:
     run, problem = replication.run, None
     table = _table(run)
     try:
-        figures = draw(run.spec.code, table)
+        figures = draw(run.spec.code, table, replication.all_claims)
     except InputError as error:
         if diverged(table).empty:
             raise
         figures, problem = {}, str(error)
     with _while_drawing(run):
-        for figure in figures.values():  # laid out once, not again for each format
-            figure.draw_without_rendering()
+        for figure in figures.values():  # which is laid out: not again for each format
             figure.set_layout_engine("none")
         files = save_figures(figures, run.folder / "figures", run.out)
     return Drawn(_exhibit(replication, figures), files, problem)
@@ -170,7 +169,7 @@ def _write(to: Path, within: Path, report: Report, exhibits: Mapping[str, Exhibi
 def _drawn_exhibit(replication: Replication) -> Exhibit:
     run = replication.run
     with _while_drawing(run):
-        return _exhibit(replication, draw(run.spec.code, _table(run)))
+        return _exhibit(replication, draw(run.spec.code, _table(run), replication.all_claims))
 
 
 def _while_drawing(run: Run) -> AbstractContextManager[None]:

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from common.computed import Computed
 from common.ensemble import Ensemble
-from common.errors import InputError, blame, one_line, staying, told
+from common.errors import InputError, blame, line_of, one_line, staying, told
 from common.features import Features
 from common.specs.arguments import STRICT, Argument, check_arguments, class_arguments, given_arguments
 from common.specs.document import Document, Place, nearest
@@ -226,8 +226,7 @@ def resolve(draft: Draft) -> Spec:
         grids=_grids(document, fields, known),
         seeds=list(range(fields.seeds)) if isinstance(fields.seeds, int) else list(fields.seeds),
     )
-    if not callable(getattr(_module(document, ("code",), fields.code), "figures", None)):
-        raise document.error(("code",), f"{fields.code} has no function figures(table)")
+    _check_figures(document, fields.code)
     if fields.trainer.stop_when_settled and model_class.settled is Ensemble.settled:
         message = f"{model_class.__name__} has no method settled(), which says when its outcome cannot change"
         raise document.error(("trainer", "stop_when_settled"), message)
@@ -237,6 +236,26 @@ def resolve(draft: Draft) -> Spec:
     _check_structures(document, spec)
     _check_logger(document, spec)
     return spec
+
+
+def _check_figures(document: Document, name: str) -> None:
+    figures = getattr(_module(document, ("code",), name), "figures", None)
+    if not callable(figures):
+        raise document.error(("code",), f"{name} has no function figures(table, claims)")
+    try:
+        signature = inspect.signature(figures)
+    except ValueError:  # of a function in C, which may well take both
+        return
+    try:
+        signature.bind("table", "claims")
+    except TypeError:
+        names = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+        found = inspect.Signature(names)
+        wanted = "expected figures(table, claims), where claims[NAME] is what expected/ says of a claim"
+        problem = f"figures{found} does not take the claims; {wanted}"
+        if not inspect.isfunction(inspect.unwrap(figures)):
+            raise document.error(("code",), problem) from None
+        raise InputError(f"{line_of(figures)}: {problem}") from None
 
 
 def _check_numbers(document: Document, value: Any, place: Place = ()) -> None:

@@ -81,6 +81,11 @@ class Published(Strict):
         sampling = (self.sd or 0) / math.sqrt(self.n or 1)
         return math.hypot(sampling, (self.reading_error or 0) / Z, (self.resolution or 0) / math.sqrt(12))
 
+    @property
+    def half_width(self) -> float:
+        """Half the 95 % interval."""
+        return Z * self.error
+
 
 class Theory(Strict):
     """A value that a theory gives, without error."""
@@ -230,7 +235,7 @@ class Claim(Strict):
     @property
     def published_half_width(self) -> float:
         """Half the 95 % interval of the published number, 0 if there is none."""
-        return Z * self.published.error if self.published else 0.0
+        return self.published.half_width if self.published else 0.0
 
     @property
     def region(self) -> Interval:
@@ -252,6 +257,25 @@ class ClaimsFile(Strict):
     """The claims by name."""
 
 
+class Claims(dict[str, Claim]):
+    """The claims of a replication by name, those of all profiles: what its figures get beside the table."""
+
+    def __missing__(self, name: str) -> Claim:
+        raise LookupError(f"no claim {name!r}; {nearest(name, list(self))}")
+
+    def published(self, name: str) -> Published:
+        """The published number of a claim.
+
+        Raises:
+            LookupError: if there is no such claim, or it has no published number.
+        """
+        number = self[name].published
+        if number is None:
+            have = [name for name, claim in self.items() if claim.published]
+            raise LookupError(f"claim {name!r} has no published number; {nearest(name, have)}")
+        return number
+
+
 def claims_document(path: Path) -> Document:
     """The file `path` with every claim of a grid (`for:`) written out.
 
@@ -261,7 +285,7 @@ def claims_document(path: Path) -> Document:
     return expand(Document.load(path), Claim.model_fields)
 
 
-def load_claims(path: Path, code: ModuleType) -> dict[str, Claim]:
+def load_claims(path: Path, code: ModuleType) -> Claims:
     """The claims in the file `path`, by name; `code` is the module that has their estimates.
 
     Raises:
@@ -273,13 +297,13 @@ def load_claims(path: Path, code: ModuleType) -> dict[str, Claim]:
     return claims
 
 
-def read_claims(document: Document) -> dict[str, Claim]:
+def read_claims(document: Document) -> Claims:
     """The claims in a document, by name, without the code of their estimates.
 
     Raises:
         InputError: for the first mistake, with its file, line and key.
     """
-    return document.validate(ClaimsFile).claims
+    return Claims(document.validate(ClaimsFile).claims)
 
 
 def check_functions(document: Document, claims: Mapping[str, Claim], code: ModuleType) -> None:

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from common.errors import InputError, blamed
 from common.specs.document import nearest
 from common.statistics import Interval, fraction_interval, jackknife, t_quantile, widen
-from common.verdicts.claims import Claim, Estimate, Verdict, is_empirical
+from common.style import themed
+from common.verdicts.claims import Claim, Claims, Estimate, Verdict, is_empirical
 
 MOST_SEEDS = 1_000_000
 """More seeds than anyone trains: a claim that they would not decide is one that no number decides."""
@@ -181,16 +182,18 @@ def _why_constant(claim: Claim, code: ModuleType, table: pd.DataFrame, value: fl
     return None
 
 
-def draw(code: ModuleType, table: pd.DataFrame) -> dict[str, Figure]:
-    """The figures of a replication by name, as `figures` of its module draws them.
+def draw(code: ModuleType, table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
+    """The figures of a replication by name, as `figures` of its module draws them, in the theme of all.
 
     Raises:
         InputError: if it cannot.
     """
-    with _in_code(code, "figures"):
-        figures: dict[str, Figure] = code.figures(table)
-    if not isinstance(figures, dict) or not all(isinstance(one, Figure) for one in figures.values()):
-        raise InputError(f"{_file(code)}: figures() must return a dict of matplotlib's figures by name")
+    with _in_code(code, "figures"), themed():
+        figures: dict[str, Figure] = code.figures(table, claims)
+        if not isinstance(figures, dict) or not all(isinstance(one, Figure) for one in figures.values()):
+            raise InputError(f"{_file(code)}: figures() must return a dict of matplotlib's figures by name")
+        for figure in figures.values():
+            figure.draw_without_rendering()  # much of a theme, such as the ticks, is read only now
     return figures
 
 

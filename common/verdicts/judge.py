@@ -14,7 +14,7 @@ from common.specs.find import Files, find_spec, make_importable, results_folder
 from common.specs.spec import Spec, is_neutral, is_of_the_setting, resolve
 from common.specs.sweep import instances, shards
 from common.verdicts import record as records
-from common.verdicts.claims import Claim, Verdict, check_functions
+from common.verdicts.claims import Claim, Claims, Verdict, check_functions
 from common.verdicts.evaluate import Outcome, evaluate, rows_at
 from common.verdicts.suite import Suite, Written
 
@@ -24,12 +24,14 @@ class Replication(NamedTuple):
 
     `overridden`: the spec was changed, so that nothing is compared with the record. `for_reference`: in more
     than its seeds, so that verdicts are none on the paper; `not_asked` are then the claims without rows.
+    `all_claims` are those of all profiles, which figures get.
     """
 
     files: Files
     run: Run
     controls: dict[str, Run]
     claims: dict[str, Claim]
+    all_claims: Claims
     overridden: bool
     for_reference: bool
     not_asked: list[str]
@@ -113,7 +115,14 @@ def _load(written: Written, out: Path, keep_weights: str | None) -> Replication:
     claims, not_asked = _with_rows(written, spec, for_reference)
     run = Run(spec, out, keep_weights)
     replication = Replication(
-        written.files, run, {}, claims, not all(map(is_neutral, changed)), for_reference, not_asked
+        written.files,
+        run,
+        {},
+        claims,
+        written.claims.claims,
+        not all(map(is_neutral, changed)),
+        for_reference,
+        not_asked,
     )
     for control in spec.controls:
         broken = Run(resolve(written.control(control)), out)

@@ -9,14 +9,14 @@ from common.specs.document import Document, nearest
 from common.specs.draft import Draft, read_draft
 from common.specs.fields import Fields
 from common.specs.find import Files, find_specs
-from common.verdicts.claims import Claim, claims_document, read_claims
+from common.verdicts.claims import Claim, Claims, claims_document, read_claims
 
 
 class ClaimsFile(NamedTuple):
     """A file of claims: where each value stands in it, and its claims by name."""
 
     document: Document
-    claims: dict[str, Claim]
+    claims: Claims
 
 
 class Written(NamedTuple):

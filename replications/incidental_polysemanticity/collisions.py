@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 from scipy import stats
 
-from common.style import BLUE, INK, NORMAL, SMALL
+from common.style import GREY, INK, PUBLISHED_MARK, number
+from common.verdicts.claims import Claims
 from replications.incidental_polysemanticity.winners import share
 
 Array = NDArray[np.float64]
@@ -153,37 +153,28 @@ def incidental(table: pd.DataFrame) -> "pd.Series[bool]":
     return pd.Series(table["polysemantic_neurons"].to_numpy() > 0)
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     """The mean number of polysemantic neurons against width, beside the published means and the law."""
     found = counts(table)
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(7, 4.2))
+    axes = figure.add_subplot(xscale="log", yscale="log")
     widths = np.geomspace(found.n_hidden.min() * 0.93, found.n_hidden.max() * 1.07, 100)
-    axes.plot(widths, law(found.n_features[0], widths), color=INK, linewidth=1, label="law, n²/4m")
-    if found.n_features[0] == 256:
-        shown = np.array([m for m in PUBLISHED if widths[0] <= m <= widths[-1]])
-        mean, sd = np.array([PUBLISHED[int(m)] for m in shown]).T
-        half = stats.norm.ppf(0.975) * sd / np.sqrt(PUBLISHED_NETWORKS - 1)
-        axes.errorbar(
-            shown * 1.012, mean, half, fmt="o", markersize=4, markerfacecolor="white", color="0.45",
-            elinewidth=0.9, label="published, mean of 16 networks",
-        )  # fmt: skip
+    axes.plot(widths, law(found.n_features[0], widths), color=INK, label="law, n²/4m")
+    published = {
+        int(claim.estimate.at["n_hidden"]): claim.published
+        for claim in claims.values()
+        if claim.published and claim.estimate.metric == "polysemantic_neurons"
+    }
+    shown = [m for m in published if found.n_features[0] == 256 and widths[0] <= m <= widths[-1]]
+    if shown:
+        mean, half = np.array([(published[m].value, published[m].half_width) for m in shown]).T
+        label = "published, mean of 16 networks"
+        axes.errorbar(np.array(shown) * 1.012, mean, half, color=GREY, label=label, **PUBLISHED_MARK)
     half = stats.t.ppf(0.975, np.maximum(found.networks - 1, 1)) * np.nan_to_num(found.error)
-    axes.errorbar(
-        found.n_hidden / 1.012, found.mean, half, fmt="o", markersize=4, color=BLUE, elinewidth=1.2,
-        label=f"ours, mean of {found.networks.max():.0f} networks",
-    )  # fmt: skip
-    axes.set(xscale="log", yscale="log")
-    for axis, ticks in (
-        (axes.xaxis, (256, 512, 1024, 2048, 4096)),
-        (axes.yaxis, (1, 2, 3, 5, 10, 20, 50, 100)),
-    ):
-        axis.set_major_locator(FixedLocator(ticks))
-        axis.set_major_formatter(ScalarFormatter())
-        axis.set_minor_formatter(NullFormatter())
-    axes.tick_params(labelsize=SMALL)
-    axes.set_xlabel("Neurons, m", fontsize=NORMAL)
-    axes.set_ylabel("Polysemantic neurons (mean, 95 % interval)", fontsize=NORMAL)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=SMALL)
+    label = f"ours, mean of {found.networks.max():.0f} networks"
+    axes.errorbar(found.n_hidden / 1.012, found.mean, half, fmt="o", label=label)
+    number(axes.xaxis, (256, 512, 1024, 2048, 4096))
+    number(axes.yaxis, (1, 2, 3, 5, 10, 20, 50, 100))
+    axes.set(xlabel="Neurons, m", ylabel="Polysemantic neurons (mean, 95 % interval)")
+    axes.legend()
     return {"collisions": figure}

@@ -9,11 +9,11 @@ Source: a reader's question on Lecomte et al. 2023.
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 from common.statistics import fraction_interval, jackknife
-from common.style import BLUE, GREY, INK, NORMAL, SMALL, short
+from common.style import GREY, INK, number
+from common.verdicts.claims import Claims
 from replications.incidental_polysemanticity.winners import share
 
 Array = NDArray[np.float64]
@@ -105,9 +105,9 @@ def converged_interval(table: pd.DataFrame, p: float) -> tuple[float, float, flo
     return float(judged.mean()), *fraction_interval(judged.mean(), len(judged), samples)
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     """Polysemantic neurons and converged features against p, the case p = 0 as a band across."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4))
     panels = figure.subplots(1, 2)
     positive = np.array(sorted(p for p in table["probability"].unique() if p > 0))
     first = table.iloc[0]
@@ -116,31 +116,23 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
     for axes, measure, label in zip(panels, measures, labels, strict=True):
         if len(positive):
             value, low, high = np.array([measure(table, p) for p in positive]).T
-            axes.errorbar(
-                positive, value, _finite(value - low, high - value), fmt="o-", markersize=4, linewidth=1,
-                color=BLUE, elinewidth=1.2, label="with probability p, independently",
-            )  # fmt: skip
+            bars = _finite(value - low, high - value)
+            axes.errorbar(positive, value, bars, fmt="o-", label="with probability p, independently")
         if (table["probability"] == 0).any():
             basis, low, high = measure(table, 0)
-            axes.axhline(basis, color=GREY, linewidth=1.2, label="one feature at a time (p = 0)")
+            axes.axhline(basis, color=GREY, label="one feature at a time (p = 0)")
             if np.isfinite([low, high]).all():
                 axes.axhspan(low, high, color=GREY, alpha=0.25, linewidth=0)
         axes.axvline(first["l1"] / 4, color=INK, linewidth=0.8, linestyle=":", label="p = λ/4")
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator([1e-4, 1e-3, 0.01, 0.1]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        number(axes.xaxis, (1e-4, 1e-3, 0.01, 0.1))
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("Probability that a feature is on, p", fontsize=NORMAL)
-        axes.set_ylabel(f"{label} (95 % interval)", fontsize=NORMAL)
-        axes.tick_params(labelsize=SMALL)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.set(xlabel="Probability that a feature is on, p", ylabel=f"{label} (95 % interval)")
     law = first["n_features"] ** 2 / (4 * first["n_hidden"])
     panels[0].axhline(law, color=INK, linewidth=0.8, linestyle="--", label="law, n²/4m")
     panels[0].set_ylim(top=1.1 * max(law, panels[0].get_ylim()[1]))
     panels[1].set_ylim(top=1.05)
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return {"cooccurrence": figure}
 
 

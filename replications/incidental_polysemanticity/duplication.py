@@ -17,7 +17,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from common.statistics import fraction_interval
-from common.style import BLUE, INK, NORMAL, RED, SMALL
+from common.style import BLUE, INK, RED
+from common.verdicts.claims import Claims
 from replications.incidental_polysemanticity import winners
 
 Fate = Literal["parted", "together", "undecided"]
@@ -87,10 +88,10 @@ LABELS: dict[Fate, str] = {
 PARTS = {"duplicated": "duplicated,\nwith noise", "noise_only": "noise only"}
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     """The outcomes of each part as stacked shares, the interval at the end of the parted ones."""
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(7, 3.2))
+    axes = figure.add_subplot(xlim=(0, 1), xlabel="Share of the neurons that were polysemantic")
     there = [part for part in PARTS if part in set(table["part"])]
     left = np.zeros(len(there))
     for fate, colour in COLOURS.items():
@@ -98,24 +99,13 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
         axes.barh(there, value, left=left, color=colour, height=0.6, label=LABELS[fate])
         if fate == "parted":
             error = np.nan_to_num(np.stack([value - low, high - value]))
-            axes.errorbar(
-                value,
-                there,
-                xerr=error,
-                fmt="none",
-                color=INK,
-                capsize=4,
-                label="95 % interval of those parted",
-            )
+            label = "95 % interval of those parted"
+            axes.errorbar(value, there, xerr=error, fmt="none", color=INK, capsize=4, label=label)
         left += value
-    axes.axvline(0.5, color=INK, linewidth=1, linestyle="--", label="independent choices, 1/2")
+    axes.axvline(0.5, color=INK, linestyle="--", label="independent choices, 1/2")
     units = [len(outcome(table, part, "parted")) for part in there]
     names = [f"{PARTS[part]}\n({n} neurons)" for part, n in zip(there, units, strict=True)]
-    axes.set_yticks(range(len(there)), labels=names, fontsize=SMALL)
+    axes.set_yticks(range(len(there)), labels=names)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("Share of the neurons that were polysemantic", fontsize=NORMAL)
-    axes.tick_params(axis="x", labelsize=SMALL)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL)
+    figure.legend(loc="outside lower center", ncols=3)
     return {"duplication": figure}

@@ -21,14 +21,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
-from common.style import INK, NORMAL, POINT, SMALL, short
+from common.style import GREY, INK, ORDERED, PUBLISHED_MARK, number, short
+from common.verdicts.claims import Claims
 from replications.incidental_polysemanticity.noise_model import STEPS
 
 Array = NDArray[np.float64]
@@ -125,34 +126,13 @@ def crossing(table: pd.DataFrame, height: float, noise: Noise, sigma: float) -> 
     return float(steps[i - 1] * (steps[i] / steps[i - 1]) ** share)
 
 
-class Reading(NamedTuple):
-    """A point of a published curve, with the 95 % half widths of reading it off the figure."""
-
-    sigma: float
-    step: float
-    value: float
-    step_error: float = 0.0
-    value_error: float = 0.0
-
-
-PUBLISHED = [
-    Reading(0.15, 4000, 0.4, step_error=580),
-    Reading(0.15, 20_000, 0.775, value_error=0.0238),
-    Reading(0.1, 18_000, 0.4, step_error=1450),
-    Reading(0.1, 100_000, 0.79, value_error=0.0237),
-    Reading(0.07, 100_000, 0.316, value_error=0.0095),
-]
-"""The published curves under Bernoulli noise."""
-
-PUBLISHED_START = (0.125, 0.155)
-PUBLISHED_GAUSSIAN = (0.155, 0.18)
-"""The ranges that the six published curves begin in, and that those under Gaussian noise stay in."""
-
-COLOURS = {0.07: "#e3a72f", 0.1: "#d1495b", 0.15: "#3d3b8e"}
+SIGMAS = (0.07, 0.1, 0.15)
+COLOURS = dict(zip(SIGMAS, sns.color_palette(ORDERED, len(SIGMAS)), strict=True))
 _DASHED: dict[str, Any] = {"color": INK, "linewidth": 0.9, "linestyle": (0, (4, 2))}
+_HATCHED: dict[str, Any] = {"facecolor": "none", "edgecolor": GREY, "hatch": "////", "linewidth": 0.6}
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     """The fourth norm's course: mean over networks, and the middle 80 % of them, with the published values.
 
     Raises:
@@ -160,51 +140,72 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
     """
     figure = Figure(figsize=(7, 4))
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
-    figure.subplots_adjust(left=0.085, right=0.985, bottom=0.25, top=0.925, wspace=0.06)
     noises: tuple[Noise, Noise] = ("bernoulli", "gaussian")
     for axes, noise in zip(panels, noises, strict=True):
-        here = table[table["part"] == noise]
-        for sigma in sorted(here["sigma"].unique()):
-            _draw(axes, curves(here, noise, sigma), COLOURS.get(sigma, INK))
+        _draw_courses(axes, table[table["part"] == noise])
+        _draw_published(axes, claims, noise)
         axes.axhline(SPHERE, **_DASHED)
-        start = sum(PUBLISHED_START) / 2
-        axes.errorbar(6, start, yerr=PUBLISHED_START[1] - start, color=INK, **POINT, clip_on=False)
-        axes.set_title(f"{noise.capitalize()} noise", fontsize=NORMAL, color=INK)
-        axes.set_xlabel("Training steps", fontsize=NORMAL, color=INK)
-        _log_axes(axes)
-    for sigma, step, value, step_error, value_error in PUBLISHED:
-        panels[0].errorbar(
-            step, value, xerr=step_error or None, yerr=value_error or None, color=COLOURS[sigma], **POINT
-        )
-    panels[1].axhspan(*PUBLISHED_GAUSSIAN, facecolor="none", edgecolor="0.55", hatch="////", linewidth=0.6)
-    panels[0].set_ylabel("Fourth norm of a feature's weights", fontsize=NORMAL, color=INK)
-    trained = [
-        Line2D([], [], color=colour, linewidth=1.5, label=rf"$\sigma$ = {short(sigma)}")
-        for sigma, colour in COLOURS.items()
-    ]
-    others = [
-        Patch(facecolor="0.5", alpha=0.3, label="middle 80 % of networks"),
+        axes.set(
+            title=f"{noise.capitalize()} noise", xlabel="Training steps",
+            ylabel="Fourth norm of a feature's weights", xscale="log", yscale="log", xlim=(5, 130_000),
+            ylim=(0.08, 1.05),
+        )  # fmt: skip
+        axes.label_outer()
+    number(panels[0].yaxis, (0.1, 0.2, 0.4, 0.8))
+    handles = [
+        *(Line2D([], [], color=ink, label=rf"$\sigma$ = {short(sigma)}") for sigma, ink in COLOURS.items()),
+        Patch(facecolor=GREY, alpha=0.3, label="middle 80 % of networks"),
         Line2D([], [], color=INK, marker="o", markerfacecolor="white", linestyle="none", label="published"),
-        Patch(facecolor="none", edgecolor="0.55", hatch="////", label="published range"),
+        Patch(**_HATCHED, label="published range"),
         Line2D([], [], label="random directions, 3/(m+2)", **_DASHED),
     ]
-    figure.legend(
-        handles=[*trained, *others], loc="lower center", bbox_to_anchor=(0.535, 0.0), ncols=4,
-        frameon=False, fontsize=SMALL, handlelength=1.6, columnspacing=1.4,
-    )  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return {"fourth_norm": figure}
 
 
-def _draw(axes: Axes, found: Curves, colour: str) -> None:
-    low, high = np.quantile(found.fourth_norm[:, 1:], (0.1, 0.9), axis=0)
-    axes.fill_between(found.steps[1:], low, high, color=colour, alpha=0.18, linewidth=0)
-    axes.plot(found.steps[1:], found.mean[1:], color=colour, linewidth=1.5)
+def _draw_courses(axes: Axes, table: pd.DataFrame) -> None:
+    """Mean and middle 80 % of the networks of each sigma, from the first step after the start."""
+    step = {f"fourth_norm_{i}": step for i, step in enumerate(STEPS) if i and f"fourth_norm_{i}" in table}
+    long = table.melt("sigma", list(step), "step", "fourth_norm")
+    long["step"] = long["step"].map(step).astype(float)
+    colours = {sigma: COLOURS.get(sigma, INK) for sigma in table["sigma"].unique()}
+    sns.lineplot(
+        long, x="step", y="fourth_norm", hue="sigma", palette=colours, errorbar=("pi", 80),
+        err_kws={"linewidth": 0}, legend=False, ax=axes,
+    )  # fmt: skip
 
 
-def _log_axes(axes: Axes) -> None:
-    axes.set(xscale="log", yscale="log", xlim=(5, 130_000), ylim=(0.08, 1.05))
-    axes.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.4, 0.8]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(which="both", colors=INK, labelsize=SMALL)
-    axes.spines[["top", "right"]].set_visible(False)
+def _draw_published(axes: Axes, claims: Claims, noise: Noise) -> None:
+    """The points read off the published curves; what begins all of them, and where all of a noise stay."""
+    start = claims.published("start_first_shown")
+    axes.errorbar(6, start.value, start.half_width, color=INK, **PUBLISHED_MARK, clip_on=False)
+    if noise == "gaussian":
+        stays = claims.published("gaussian_s0.1")
+        axes.axhspan(stays.value - stays.half_width, stays.value + stays.half_width, **_HATCHED)
+    for x, y, x_error, y_error, sigma in readings(claims) if noise == "bernoulli" else ():
+        axes.errorbar(x, y, y_error or None, x_error or None, color=COLOURS[sigma], **PUBLISHED_MARK)
+
+
+class Reading(NamedTuple):
+    """A point of a published curve under Bernoulli noise, with the 95 % half widths of reading it."""
+
+    step: float
+    value: float
+    step_error: float
+    value_error: float
+    sigma: float
+
+
+def readings(claims: Claims) -> list[Reading]:
+    """The points of the published curves that the claims are about: crossings of a height, and levels."""
+    found = []
+    for claim in claims.values():
+        published, args = claim.published, claim.estimate.args
+        if published is None or args.get("noise") != "bernoulli":
+            continue
+        if claim.estimate.function == "crossing":
+            found.append(Reading(published.value, args["height"], published.half_width, 0, args["sigma"]))
+        elif claim.estimate.function == "level":
+            step = args["steps"][0]
+            found.append(Reading(step, published.value, 0, published.half_width, args["sigma"]))
+    return found

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from common.statistics import t_quantile
-from common.style import BLUE, INK, NORMAL, RED, SMALL
+from common.style import BLUE, INK, RED
+from common.verdicts.claims import Claims
 
 Array = NDArray[np.float64]
 
@@ -108,9 +109,9 @@ def distribution(table: pd.DataFrame, part: str) -> tuple[Array, Array]:
 PARTS = {"without_l1": (BLUE, "without L1"), "with_l1": (RED, "with L1")}
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     """The distributions of the effective number of features per neuron, with and without L1."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4))
     axes = figure.add_subplot()
     centres = (BINS[1:] + BINS[:-1]) / 2
     for part, (colour, label) in PARTS.items():
@@ -120,24 +121,21 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
         silent = float((_all_neurons(table, part) == 0).mean())
         label += f" ({silent:.0%} of the neurons respond to none)" if silent else ""
         axes.stairs(share, BINS, fill=True, color=colour, alpha=0.35)
+        there = share > 0
         axes.errorbar(
-            centres[share > 0], share[share > 0], half[share > 0], fmt="o", markersize=2.5, color=colour,
-            elinewidth=1, label=label,
-        )  # fmt: skip
+            centres[there], share[there], half[there], fmt="o", markersize=2.5, color=colour, label=label
+        )
     n = int(table["n_features"].iloc[0])
     direction = np.random.default_rng(0).standard_normal((20_000, n)) ** 2
     isotropic = direction.sum(axis=1) ** 2 / (direction**2).sum(axis=1)
-    axes.plot(
-        centres, np.histogram(isotropic, BINS)[0] / len(isotropic), color=INK, linewidth=1,
-        label="weights in a random direction",
-    )  # fmt: skip
-    axes.axvline((n + 2) / 3, color=INK, linewidth=0.8, linestyle=":", label="(n + 2)/3")
+    shares = np.histogram(isotropic, BINS)[0] / len(isotropic)
+    axes.plot(centres, shares, color=INK, linewidth=1, label="weights in a random direction")
+    axes.axvline((n + 2) / 3, ymax=0.7, color=INK, linewidth=0.8, linestyle=":", label="(n + 2)/3")
     axes.set_yscale("symlog", linthresh=0.01, linscale=0.5)
     axes.set_yticks([0, 0.01, 0.1, 1], labels=["0", ".01", ".1", "1"])
-    axes.set(xlim=(BINS[0], BINS[-1]), ylim=(0, 2))
-    axes.set_xlabel("Effective number of features of a neuron", fontsize=NORMAL)
-    axes.set_ylabel("Share of the responding neurons (95 % interval)", fontsize=NORMAL)
-    axes.tick_params(labelsize=SMALL)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=SMALL, loc="upper left", bbox_to_anchor=(0.06, 1))
+    axes.set(
+        xlim=(BINS[0], BINS[-1]), ylim=(0, 2), xlabel="Effective number of features of a neuron",
+        ylabel="Share of the responding neurons (95 % interval)",
+    )  # fmt: skip
+    axes.legend(loc="upper right")
     return {"rotation": figure}

@@ -17,20 +17,12 @@ from scipy.integrate import cumulative_trapezoid
 from scipy.special import ndtr
 
 from common.statistics import t_quantile
-from common.style import BLUE, INK, NORMAL, ORANGE, POINT, SMALL
+from common.style import BLUE, INK, ORANGE, PUBLISHED_MARK
+from common.verdicts.claims import Claims
 from replications.incidental_polysemanticity.sparsification_model import TIMES, Array
 
 Scheme = Literal["euler", "ode"]
 Quantity = Literal["alive", "l1_norm"]
-
-PUBLISHED_WIDTH = 100_000
-PUBLISHED_ALIVE = {0.01: 14500.0, 0.1: 250.0}
-"""m' by time in the paper's figure, m = 1e5, one network; read to 5 %."""
-
-PUBLISHED_END = 1.3
-"""When one weight is left in that figure; read to 5 %."""
-
-READING_ERROR = 0.05
 
 
 def predicted(quantity: Quantity, n_hidden: int, time: ArrayLike) -> Array:
@@ -150,7 +142,7 @@ def _over_prediction(table: pd.DataFrame, quantity: Quantity, n_hidden: int) -> 
     return courses(table, quantity, n_hidden) / predicted(quantity, n_hidden, TIMES)
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     """The number of nonzero weights and the L1 norm of the widest networks over time, by the Euler scheme."""
     euler = table[table["scheme"] == "euler"]
     if euler.empty:
@@ -158,26 +150,17 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
     n_hidden = int(euler["n_hidden"].max())
     figure = Figure(figsize=(7.4, 4))
     left, right = figure.subplots(1, 2)
-    figure.subplots_adjust(left=0.085, right=0.985, bottom=0.235, top=0.92, wspace=0.22)
     _draw_courses(left, euler, "alive", n_hidden)
     _draw_courses(right, euler, "l1_norm", n_hidden)
     mean_field = mean_field_alive(n_hidden, TIMES[1:])
-    left.plot(
-        TIMES[1:][mean_field >= 1], mean_field[mean_field >= 1], color=ORANGE, linewidth=1.2,
-        linestyle=(0, (1, 1.2)), label="mean field of many weights",
-    )  # fmt: skip
-    left.set_ylabel("Nonzero weights, m'", fontsize=NORMAL, color=INK)
-    right.set_ylabel("L1 norm", fontsize=NORMAL, color=INK)
-    if n_hidden == PUBLISHED_WIDTH:
-        _draw_published(left)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="lower center", bbox_to_anchor=(0.53, 0.0), ncols=3, frameon=False,
-        fontsize=SMALL, handlelength=1.8, columnspacing=1.4,
-    )  # fmt: skip
-    figure.suptitle(
-        f"One feature's weights without interference, m = {n_hidden:,}", fontsize=NORMAL, color=INK, y=0.985
-    )
+    some = mean_field >= 1
+    label = "mean field of many weights"
+    left.plot(TIMES[1:][some], mean_field[some], color=ORANGE, linestyle=(0, (1, 1.2)), label=label)
+    left.set_ylabel("Nonzero weights, m'")
+    right.set_ylabel("L1 norm")
+    _draw_published(left, claims, n_hidden)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.suptitle(f"One feature's weights without interference, m = {n_hidden:,}")
     return {"sparsification": figure}
 
 
@@ -191,23 +174,23 @@ def _draw_courses(axes: Axes, table: pd.DataFrame, quantity: Quantity, n_hidden:
     if n > 1:
         half = t_quantile(0.975, n) * values.std(axis=0, ddof=1) / np.sqrt(n)
         axes.fill_between(time, mean - half, mean + half, color=BLUE, alpha=0.25, linewidth=0)
-    axes.plot(time, mean, color=BLUE, linewidth=1.4, label="their mean, with its 95 % interval")
+    axes.plot(time, mean, color=BLUE, label="their mean, with its 95 % interval")
+    expected = predicted(quantity, n_hidden, time)
     axes.plot(
-        time, predicted(quantity, n_hidden, time), color=INK, linewidth=0.9, linestyle=(0, (4, 2)),
-        label="prediction of the paper",
-    )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlim=(time[0], time[-1]))
-    axes.set_xlabel(r"Time, in units of 1/$\lambda$", fontsize=NORMAL, color=INK)
-    axes.tick_params(which="both", labelsize=SMALL, colors=INK)
-    axes.spines[["top", "right"]].set_visible(False)
+        time, expected, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), label="prediction of the paper"
+    )
+    axes.set(xscale="log", yscale="log", xlim=(time[0], time[-1]), xlabel=r"Time, in units of 1/$\lambda$")
 
 
-def _draw_published(axes: Axes) -> None:
-    """The published counts, and the end of the published curve."""
-    count = np.array(list(PUBLISHED_ALIVE.values()))
-    axes.errorbar(
-        list(PUBLISHED_ALIVE), count, yerr=READING_ERROR * count, color=INK,
-        label="published, with its reading error", **POINT,
-    )  # fmt: skip
-    end_error = READING_ERROR * PUBLISHED_END
-    axes.errorbar(PUBLISHED_END, 1, xerr=end_error, clip_on=False, color=INK, **POINT)
+def _draw_published(axes: Axes, claims: Claims, n_hidden: int) -> None:
+    """The published counts of networks so wide, and the end of the published curve."""
+    label = "published, with its reading error"
+    for claim in claims.values():
+        published, args = claim.published, claim.estimate.args
+        if published and claim.estimate.function == "alive" and args["n_hidden"] == n_hidden:
+            error, at = published.reading_error, args["time"]
+            axes.errorbar(at, published.value, error, color=INK, label=label, **PUBLISHED_MARK)
+            label = ""
+    if claims["end_time"].estimate.at["n_hidden"] == n_hidden:
+        end = claims.published("end_time")
+        axes.errorbar(end.value, 1, xerr=end.reading_error, clip_on=False, color=INK, **PUBLISHED_MARK)

@@ -6,17 +6,15 @@ Source: Lecomte et al. 2023, "Experiments".
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from common.style import NORMAL, SMALL
+from common.verdicts.claims import Claims
 from replications.incidental_polysemanticity.model import SHOWN_FEATURES
 from replications.incidental_polysemanticity.winners import share
 
 Array = NDArray[np.float64]
-
-PUBLISHED_SCALE = 0.033
-"""The end of the published colour scale."""
 
 
 def aligned(table: pd.DataFrame) -> "pd.Series[bool]":
@@ -36,16 +34,19 @@ def heat_map(table: pd.DataFrame) -> Array:
     return np.asarray(mean.reshape(SHOWN_FEATURES, SHOWN_FEATURES))
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
-    """The heat map of the first features, on the published colour scale."""
-    figure = Figure(figsize=(5.4, 4.4), layout="constrained")
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
+    """The heat map of the first features; its colours end at the published diagonal and its error."""
+    diagonal = claims.published("diagonal")
+    figure = Figure(figsize=(5.4, 4.4))
     axes = figure.add_subplot()
-    image = axes.imshow(heat_map(table), vmin=0, vmax=PUBLISHED_SCALE, cmap="viridis")
-    bar = figure.colorbar(image, ax=axes, extend="both")
-    bar.set_label("start weights of i · end weights of j", fontsize=NORMAL)
-    bar.ax.tick_params(labelsize=SMALL)
-    axes.set_xlabel(f"feature j at the end (the first {SHOWN_FEATURES})", fontsize=NORMAL)
-    axes.set_ylabel("feature i at the start", fontsize=NORMAL)
-    axes.tick_params(labelsize=SMALL)
-    axes.set_title(f"Mean of {len(table)} networks, m = {table['n_hidden'].iloc[0]}", fontsize=NORMAL)
+    sns.heatmap(
+        heat_map(table), vmin=0, vmax=diagonal.value + diagonal.half_width, cmap="viridis", square=True,
+        xticklabels=5, yticklabels=5, ax=axes,
+        cbar_kws={"label": "start weights of i · end weights of j", "extend": "both"},
+    )  # fmt: skip
+    axes.set(
+        title=f"Mean of {len(table)} networks, m = {table['n_hidden'].iloc[0]}",
+        xlabel=f"feature j at the end (the first {SHOWN_FEATURES})", ylabel="feature i at the start",
+    )  # fmt: skip
+    axes.tick_params(axis="y", rotation=0)
     return {"start_correlation": figure}

@@ -11,12 +11,13 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from common.style import BLUE, GREY, INK, NORMAL, ORANGE, RED, SMALL
+from common.style import BLUE, GREY, INK, ORANGE, ORDERED, RED
+from common.verdicts.claims import Claims
 from replications.polysemanticity_definitions.definitions_model import THRESHOLDS, CaseName
 
 Sense = Literal["polysemantic_neurons", "superposition_by_count", "superposition_by_rank", "spread_features"]
@@ -90,51 +91,50 @@ _SENSES: dict[Sense, str] = {
     "superposition_by_rank": "features\nbeyond rank",
     "spread_features": "Zoom In:\nspread features",
 }
-_CURVES: dict[CaseName, tuple[str, tuple[float, float, float]]] = {
-    "aligned": ("(1, 0), (0, 1)", BLUE),
-    "one_large": ("1 and ten times .05", RED),
-    "five_in_four": ("five in four", ORANGE),
-}
+_CURVES: dict[CaseName, str] = {
+    "aligned": "(1, 0), (0, 1)", "one_large": "1 and ten times .05", "five_in_four": "five in four",
+}  # fmt: skip
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     """Each case in each sense as a table; polysemantic neurons of cases and of rotations by threshold."""
-    figure = Figure(figsize=(7.4, 6.4))
-    grid = figure.add_gridspec(
-        2, 2, height_ratios=(1.3, 1), left=0.085, right=0.985, bottom=0.165, top=0.985, hspace=0.22,
-        wspace=0.25,
-    )  # fmt: skip
-    _draw_table(figure.add_subplot(grid[0, :]), table)
-    _draw_cases(figure.add_subplot(grid[1, 0]), table)
-    _draw_rotated(figure.add_subplot(grid[1, 1]), table)
+    figure = Figure(figsize=(7.4, 6.6))
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.2, 1)).flat
+    _draw_table(upper.add_subplot(), table)
+    left, right = lower.subplots(1, 2)
+    _draw_cases(left, table)
+    _draw_rotated(right, table)
     return {"definitions": figure}
 
 
 def _draw_table(axes: Axes, table: pd.DataFrame) -> None:
-    """A cell for each case and sense: how many, of how many; filled where there is at least one."""
+    """A cell for each case and sense: how many, of how many; dark where networks have at least one."""
     there = set(table["case"])
     cases = [case for case in _CASES if case in there]
-    for column, (sense, title) in enumerate(_SENSES.items()):
-        axes.text(column + 0.5, -0.15, title, ha="center", va="bottom", fontsize=SMALL, color=INK)
-        for row, case in enumerate(cases):
-            networks = table[_where(table, case)]
-            of = networks["neurons" if sense == "polysemantic_neurons" else "features"].iloc[0]
-            share = float((networks[sense] > 0).mean())
-            low, high = int(networks[sense].min()), int(networks[sense].max())
-            number = str(low) if low == high else f"{low} to {high}"
-            face = (*BLUE, 0.55 * share)
-            axes.add_patch(Rectangle((column, row), 1, 1, facecolor=face, edgecolor="white", linewidth=2))
-            written = f"{number} of {of}" if sense in ("polysemantic_neurons", "spread_features") else number
-            axes.text(column + 0.5, row + 0.5, written, ha="center", va="center", fontsize=SMALL, color=INK)
-    for row, case in enumerate(cases):
-        axes.text(-0.1, row + 0.5, _CASES[case], ha="right", va="center", fontsize=SMALL, color=INK)
-    axes.set(xlim=(-3.0, len(_SENSES)), ylim=(len(cases), -0.9))
-    axes.set_axis_off()
+    networks = [table[_where(table, case)] for case in cases]
+    share = [[float((rows[sense] > 0).mean()) for sense in _SENSES] for rows in networks]
+    written = [[_in_a_cell(rows, sense) for sense in _SENSES] for rows in networks]
+    if not cases:
+        axes.set_axis_off()
+        return
+    sns.heatmap(
+        np.array(share), vmin=0, vmax=1.8, cmap=sns.light_palette(BLUE, as_cmap=True), cbar=False,
+        annot=np.array(written), fmt="", annot_kws={"color": INK, "size": "medium"}, linewidths=2,
+        xticklabels=list(_SENSES.values()), yticklabels=[_CASES[case] for case in cases], ax=axes,
+    )  # fmt: skip
+    axes.tick_params(length=0, rotation=0, labeltop=True, labelbottom=False)
+
+
+def _in_a_cell(networks: pd.DataFrame, sense: Sense) -> str:
+    low, high = int(networks[sense].min()), int(networks[sense].max())
+    number = str(low) if low == high else f"{low} to {high}"
+    of = networks["neurons" if sense == "polysemantic_neurons" else "features"].iloc[0]
+    return f"{number} of {of}" if sense in ("polysemantic_neurons", "spread_features") else number
 
 
 def _draw_cases(axes: Axes, table: pd.DataFrame) -> None:
     """The mean share of polysemantic neurons of some cases against the threshold."""
-    for case, (label, colour) in _CURVES.items():
+    for (case, label), colour in zip(_CURVES.items(), (BLUE, RED, ORANGE), strict=True):
         if case in set(table["case"]):
             axes.plot(THRESHOLDS[1:], _share(table[_where(table, case)]), color=colour, label=label)
     axes.axvline(0.1, color=GREY, linewidth=0.9, linestyle=":", label="as in the table")
@@ -144,12 +144,11 @@ def _draw_cases(axes: Axes, table: pd.DataFrame) -> None:
 def _draw_rotated(axes: Axes, table: pd.DataFrame) -> None:
     """The same of orthogonal features, randomly rotated, as many as neurons."""
     rotated = table[(table["case"] == "rotated") & (table["features"] == table["neurons"])]
-    for (size, networks), colour in zip(rotated.groupby("neurons"), (ORANGE, RED, BLUE, GREY), strict=False):
+    sizes = rotated.groupby("neurons")
+    for (size, networks), colour in zip(sizes, sns.color_palette(ORDERED, len(sizes)), strict=True):
         axes.plot(THRESHOLDS[1:], _share(networks), color=colour, label=f"{size} in {size}")
-    axes.plot(
-        THRESHOLDS[1:], 1 - 4 / np.pi * np.arctan(THRESHOLDS[1:]), color=INK, linewidth=0.9,
-        linestyle=(0, (4, 2)), label="theory, 2 in 2",
-    )  # fmt: skip
+    exact = 1 - 4 / np.pi * np.arctan(THRESHOLDS[1:])
+    axes.plot(THRESHOLDS[1:], exact, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), label="theory, 2 in 2")
     _finish(axes, "Orthogonal features in random rotations")
 
 
@@ -160,13 +159,8 @@ def _share(networks: pd.DataFrame) -> pd.Series:
 
 
 def _finish(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=NORMAL, color=INK)
-    axes.set(xscale="log", ylim=(-0.03, 1.03))
-    axes.set_xlabel("Relative threshold", fontsize=NORMAL, color=INK)
-    axes.set_ylabel("Polysemantic neurons, share", fontsize=NORMAL, color=INK)
-    axes.tick_params(labelsize=SMALL, colors=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(
-        loc="upper center", bbox_to_anchor=(0.46, -0.19), ncols=3, frameon=False, fontsize=SMALL,
-        handlelength=1.4, columnspacing=1.0,
+    axes.set(
+        title=title, xscale="log", ylim=(-0.03, 1.03), xlabel="Relative threshold",
+        ylabel="Polysemantic neurons, share",
     )  # fmt: skip
+    axes.legend(loc="upper center", bbox_to_anchor=(0.46, -0.19), ncols=3)

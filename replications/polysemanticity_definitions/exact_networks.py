@@ -7,16 +7,18 @@ Source: Chan 2024, footnote 13.
 """
 
 import itertools
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from common.statistics import Interval, fraction_interval
-from common.style import BLUE, INK, NORMAL, ORANGE, RED, SMALL, short
+from common.style import INK, ORDERED, short
+from common.verdicts.claims import Claims
 from replications.polysemanticity_definitions.exact_networks_model import INPUTS_READ, RESPONDS
 
 Task = Literal["absolute", "and"]
@@ -137,52 +139,62 @@ def _of(table: pd.DataFrame, task: Task, width: int, trained_by: str | None = No
 
 # --- figures
 
-COLOURS = (RED, ORANGE, BLUE)
 LOWEST_SHOWN = 1e-12
 WITH_NEURONS = ("adamw_0.01", "adamw_0.1")
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     """The losses of all networks, and the shares of stuck networks and of polysemantic neurons."""
     return {"exact_networks_loss": _losses(table), "exact_networks_shares": _shares(table)}
 
 
 def _losses(table: pd.DataFrame) -> Figure:
     """The loss of each network, by optimiser and width."""
-    figure = Figure(figsize=(7.4, 6), layout="constrained")
+    figure = Figure(figsize=(7.4, 6))
     panels = figure.subplots(2, 1, sharex=True)
-    groups, draw = _groups(table), np.random.default_rng(0)
+    groups = _groups(table)
+    labels = {(part, width): _label(part, width) for part, width in groups}
+    shown = pd.DataFrame(
+        {
+            "group": [labels[key] for key in zip(table["part"], table["width"], strict=True)],
+            "loss": table["loss"].clip(lower=LOWEST_SHOWN),
+            "density": table["density"],
+            "task": table["task"],
+        }
+    )
     for axes, task in zip(panels, NAMES, strict=True):
-        for x, rows, colour in _places(table[table["task"] == task], groups, 0.26):
-            shifted = x + draw.uniform(-0.08, 0.08, len(rows))
-            loss = rows["loss"].clip(lower=LOWEST_SHOWN)
-            axes.plot(shifted, loss, "o", color=colour, markersize=3, alpha=0.6, markeredgewidth=0)
-        axes.axhline(STUCK_ABOVE, color=INK, linewidth=0.8, linestyle="--")
         axes.set(yscale="log", ylim=(LOWEST_SHOWN / 3, 3))
-        _style(axes, groups, NAMES[task], "Relative loss")
-    _legend(figure, panels[0], table)
+        sns.stripplot(
+            shown[shown["task"] == task], x="group", y="loss", hue="density", order=list(labels.values()),
+            dodge=True, palette=_colours(table), size=3, alpha=0.6, legend=False, ax=axes,
+        )  # fmt: skip
+        axes.axhline(STUCK_ABOVE, color=INK, linewidth=0.8, linestyle="--")
+        axes.set(xlabel="", ylabel="Relative loss")
+        axes.set_title(NAMES[task], loc="left")
+    _legend(figure, table)
     return figure
 
 
 def _shares(table: pd.DataFrame) -> Figure:
     """The share of stuck networks at the exact width, and of polysemantic neurons by decay and width."""
-    figure = Figure(figsize=(7.4, 5.6), layout="constrained")
+    figure = Figure(figsize=(8, 5.6))
     panels = figure.subplots(2, 2, width_ratios=(1.1, 1))
     exact = [(part, width) for part, width in _groups(table) if width == 1]
     with_neurons = [(part, width) for part, width in _groups(table) if part in WITH_NEURONS]
     for (left, right), task in zip(panels, NAMES, strict=True):
         of_task = table[table["task"] == task]
-        for x, rows, colour in _places(of_task, exact, 0.22):
-            _draw_share(left, x, rows.assign(hits=rows["loss"] > STUCK_ABOVE, units=1), colour)
-        for x, rows, colour in _places(of_task, with_neurons, 0.22):
-            many = rows[f"polysemantic_neurons_{RESPONDS.index(0.1)}"]
-            _draw_share(right, x, rows.assign(hits=many, units=rows["active_neurons"]), colour)
-        _style(left, exact, f"{NAMES[task]}, exact width: stuck", "Share above 1e-4")
+        stuck = of_task.assign(hits=of_task["loss"] > STUCK_ABOVE, units=1)
+        _draw_shares(left, stuck, exact, _colours(table))
+        many = of_task[f"polysemantic_neurons_{RESPONDS.index(0.1)}"]
+        _draw_shares(
+            right, of_task.assign(hits=many, units=of_task["active_neurons"]), with_neurons, _colours(table)
+        )
+        left.set_title(f"{NAMES[task]}, exact width: stuck", loc="left")
+        left.set_ylabel("Share above 1e-4")
         reads = ["", "two", "three"][INPUTS_READ[task]]
-        _style(right, with_neurons, f"neurons that read {reads} inputs or more", "Share of active neurons")
-        for axes in (left, right):
-            axes.set_ylim(-0.04, 1.04)
-    _legend(figure, panels[0, 0], table)
+        right.set_title(f"neurons that read {reads} inputs or more", loc="left")
+        right.set_ylabel("Share of active neurons")
+    _legend(figure, table)
     return figure
 
 
@@ -192,28 +204,25 @@ def _groups(table: pd.DataFrame) -> list[tuple[str, int]]:
     return sorted(found, key=lambda group: (group[1], list(CONDITIONS).index(group[0])))
 
 
-def _places(
-    table: pd.DataFrame, groups: list[tuple[str, int]], step: float
-) -> Iterator[tuple[float, pd.DataFrame, Colour]]:
-    """For each group and density that there are: where it is drawn, its networks, its colour."""
-    densities = _densities(table)
-    for (place, (part, width)), (i, density) in itertools.product(enumerate(groups), enumerate(densities)):
+def _colours(table: pd.DataFrame) -> dict[float, Colour]:
+    """A colour for each density, from light to dark."""
+    densities = sorted(table["density"].unique().tolist())
+    return dict(zip(densities, sns.color_palette(ORDERED, len(densities)), strict=True))
+
+
+def _draw_shares(
+    axes: Axes, table: pd.DataFrame, groups: list[tuple[str, int]], colours: dict[float, Colour]
+) -> None:
+    """For each group and density the share of `hits` among `units`, with its 95 % interval over seeds."""
+    for (place, (part, width)), (i, density) in itertools.product(enumerate(groups), enumerate(colours)):
         rows = table[(table["part"] == part) & (table["width"] == width) & (table["density"] == density)]
         if len(rows):
-            yield place + (i - (len(densities) - 1) / 2) * step, rows, COLOURS[i % len(COLOURS)]
-
-
-def _densities(table: pd.DataFrame) -> list[float]:
-    return sorted(table["density"].unique().tolist())
-
-
-def _draw_share(axes: Axes, x: float, rows: pd.DataFrame, colour: Colour) -> None:
-    """The share of hits among the units of all rows, with its 95 % interval over seeds."""
-    value, (low, high) = share_interval(rows)
-    axes.errorbar(
-        x, value, [[max(0.0, value - low)], [max(0.0, high - value)]], fmt="o", color=colour, markersize=4,
-        elinewidth=1,
-    )  # fmt: skip
+            value, (low, high) = share_interval(rows)
+            error = [[max(0.0, value - low)], [max(0.0, high - value)]]
+            x = place + 0.22 * (i - (len(colours) - 1) / 2)
+            axes.errorbar(x, value, error, fmt="o", color=colours[density])
+    axes.set_xticks(range(len(groups)), [_label(part, width) for part, width in groups])
+    axes.set_ylim(-0.04, 1.04)
 
 
 def share_interval(rows: pd.DataFrame) -> tuple[float, Interval]:
@@ -227,23 +236,15 @@ def share_interval(rows: pd.DataFrame) -> tuple[float, Interval]:
     return float(value), fraction_interval(float(value), units, samples)
 
 
-def _style(axes: Axes, groups: list[tuple[str, int]], title: str, label: str) -> None:
-    axes.set_xticks(range(len(groups)), [_label(part, width) for part, width in groups])
-    axes.set_title(title, fontsize=NORMAL, color=INK, loc="left")
-    axes.set_ylabel(label, fontsize=NORMAL, color=INK)
-    axes.tick_params(which="both", labelsize=SMALL, colors=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 def _label(part: str, width: int) -> str:
     optimizer, decay = CONDITIONS[part]
     name = f"{optimizer}\n{short(decay)}" if decay else f"{optimizer}\n"
     return name if width == 1 else f"{name}\n{width}-fold"
 
 
-def _legend(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
+def _legend(figure: Figure, table: pd.DataFrame) -> None:
     handles = [
-        axes.plot([], [], "o", color=COLOURS[i % len(COLOURS)], markersize=4, label=f"density {short(d)}")[0]
-        for i, d in enumerate(_densities(table))
+        Line2D([], [], marker="o", linestyle="none", color=colour, label=f"density {short(density)}")
+        for density, colour in _colours(table).items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)

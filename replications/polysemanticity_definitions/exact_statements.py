@@ -9,13 +9,15 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import binom, chi2
 
 from common.statistics import jackknife, wilson
-from common.style import BLUE, GREY, INK, NORMAL, ORANGE, RED, SMALL
+from common.style import BLUE, GREY, INK, ORDERED, RED
+from common.verdicts.claims import Claims
 from replications.polysemanticity_definitions.exact_statements_model import (
     EPSILON,
     N_PAIRS,
@@ -219,9 +221,9 @@ def _of(table: pd.DataFrame, statement: str, n: int | None = None) -> pd.DataFra
 # --- the figure
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     """The tail, the number of nearly orthogonal corners, the packings, and the first bit."""
-    figure = Figure(figsize=(7.4, 6.4), layout="constrained")
+    figure = Figure(figsize=(7.4, 6.4))
     panels = figure.subplots(2, 2)
     statements = set(table["statement"])
     if "corners" in statements:
@@ -231,9 +233,8 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
         _draw_packings(panels[1, 0], table)
     _draw_first_bit(panels[1, 1], 4)
     for axes in panels.flat:
-        axes.tick_params(which="both", labelsize=SMALL, colors=INK)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=SMALL, handlelength=1.6)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
     return {"exact_statements": figure}
 
 
@@ -245,82 +246,66 @@ def _draw_tail(axes: Axes, table: pd.DataFrame) -> None:
     for n, colour in zip(shown, (BLUE, RED), strict=False):
         axes.plot(line, np.minimum(1, tail_bound(n, line)), color=colour, linewidth=0.9, linestyle="--")
         steps = np.arange(2 - n % 2, 0.62 * n, 2) / n
-        axes.plot(steps, tail(n, steps), color=colour, linewidth=1.2, label=f"n = {n}, exact")
+        axes.plot(steps, tail(n, steps), color=colour, label=f"n = {n}, exact")
         counts, pairs = large_pairs(table, n)
         share = counts / pairs
         low, high = np.array([wilson(s, pairs, 1.96) for s in share]).T
         seen = counts > 0
-        axes.errorbar(
-            np.array(TAIL_FROM)[seen], share[seen], [(share - low)[seen], (high - share)[seen]], fmt="o",
-            color=colour, markersize=4, elinewidth=1,
-        )  # fmt: skip
+        error = np.stack([share - low, high - share])[:, seen]
+        axes.errorbar(np.array(TAIL_FROM)[seen], share[seen], error, fmt="o", color=colour, elinewidth=1)
     axes.plot([], [], color=GREY, linewidth=0.9, linestyle="--", label="bound 2 exp(-ε²n/2)")
-    axes.plot([], [], "o", color=GREY, markersize=4, label="samples, 95 % interval")
-    axes.set(yscale="log", ylim=(1e-7, 2))
-    axes.set_xlabel("ε", fontsize=NORMAL, color=INK)
-    axes.set_ylabel("P(|u·v| ≥ ε) of random corners", fontsize=NORMAL, color=INK)
+    axes.plot([], [], "o", color=GREY, label="samples, 95 % interval")
+    axes.set(yscale="log", ylim=(1e-7, 2), xlabel="ε", ylabel="P(|u·v| ≥ ε) of random corners")
 
 
 def _draw_many(axes: Axes, table: pd.DataFrame) -> None:
     """How many corners there are before the first large product, against exp(epsilon^2 n / 4)."""
     rows = _of(table, "corners")
-    line = np.arange(rows["n"].min() - 8, rows["n"].max() + 9)
+    axes.set_yscale("log")
+    sns.stripplot(
+        x=rows["n"], y=np.exp(rows["log_vectors"]), native_scale=True, color=BLUE, alpha=0.35, size=3,
+        ax=axes,
+    )  # fmt: skip
+    axes.plot([], [], ".", color=BLUE, alpha=0.35, label="one seed")
     dimensions = np.sort(rows["n"].unique())
-    shift = np.random.default_rng(0).uniform(-2, 2, len(rows))
-    axes.plot(
-        rows["n"] + shift,
-        np.exp(rows["log_vectors"]),
-        ".",
-        color=BLUE,
-        alpha=0.35,
-        markersize=4,
-        label="one seed",
-    )
-    for n, at in rows.groupby("n"):
+    for n in dimensions:
+        at = rows[rows["n"] == n]
         value = float(at["log_vectors"].mean())
         samples = [
             float(at.loc[at["seed"] != s, "log_vectors"].mean()) for s in at["seed"].unique() if len(at) > 1
         ]
         low, high = jackknife(value, samples)
-        ends = np.exp([low, high]) if np.isfinite(low) else np.exp([value, value])
-        axes.errorbar(
-            float(str(n)), np.exp(value), [[np.exp(value) - ends[0]], [ends[1] - np.exp(value)]], fmt="o",
-            color=INK, markersize=4, capsize=2,
-            label="geometric mean, 95 % interval" if n == rows["n"].max() else None,
-        )  # fmt: skip
-    axes.plot(
-        dimensions, [np.exp(mean_log_vectors(n)) for n in dimensions], color=BLUE, linewidth=1,
-        label="from the exact tail",
-    )  # fmt: skip
-    axes.plot(line, [many(n) for n in line], "--", color=RED, linewidth=1, label="exp(ε²n/4)")
-    axes.set_yscale("log")
-    axes.set_xlabel("Dimensions, n", fontsize=NORMAL, color=INK)
-    axes.set_ylabel(f"Corners before one with |u·v| ≥ {EPSILON}", fontsize=NORMAL, color=INK)
+        mean, *ends = np.exp([value, low, high] if np.isfinite(low) else [value] * 3)
+        label = "geometric mean, 95 % interval" if n == dimensions[-1] else None
+        error = [[mean - ends[0]], [ends[1] - mean]]
+        axes.errorbar(n, mean, error, fmt="o", color=INK, capsize=2, zorder=4, label=label)
+    exact = [np.exp(mean_log_vectors(n)) for n in dimensions]
+    axes.plot(dimensions, exact, color=BLUE, label="from the exact tail")
+    line = np.arange(rows["n"].min() - 8, rows["n"].max() + 9)
+    axes.plot(line, [many(n) for n in line], "--", color=RED, label="exp(ε²n/4)")
+    axes.set(xlabel="Dimensions, n", ylabel=f"Corners before one with |u·v| ≥ {EPSILON}")
 
 
 def _draw_packings(axes: Axes, table: pd.DataFrame) -> None:
     """The largest product that each search ended with, against the number of vectors, and the bound."""
     rows = _of(table, "packing")
-    for n, colour in zip(sorted(rows["n"].unique()), (BLUE, ORANGE, RED), strict=False):
+    dimensions = sorted(rows["n"].unique())
+    for n, colour in zip(dimensions, sns.color_palette(ORDERED, len(dimensions)), strict=True):
         at = rows[rows["n"] == n]
         counts = np.arange(2, at["n_vectors"].max() + 1)
-        axes.plot(at["n_vectors"], at["largest_product"], "o", color=colour, markersize=4, alpha=0.5)
-        axes.plot(
-            counts, [least_largest_product(n, int(c)) for c in counts], color=colour, linewidth=1,
-            label=f"n = {n}",
-        )  # fmt: skip
-    axes.plot([], [], "o", color=GREY, markersize=4, label="searches")
-    axes.plot([], [], color=GREY, linewidth=1, label="least possible; beyond 2n a bound")
+        axes.plot(at["n_vectors"], at["largest_product"], "o", color=colour, alpha=0.5)
+        least = [least_largest_product(n, int(count)) for count in counts]
+        axes.plot(counts, least, color=colour, label=f"n = {n}")
+    axes.plot([], [], "o", color=GREY, label="searches")
+    axes.plot([], [], color=GREY, label="least possible; beyond 2n a bound")
     axes.axhline(0, color=GREY, linewidth=0.6)
-    axes.set_xlabel("Number of unit vectors", fontsize=NORMAL, color=INK)
-    axes.set_ylabel("Largest product of two", fontsize=NORMAL, color=INK)
+    axes.set(xlabel="Number of unit vectors", ylabel="Largest product of two")
 
 
 def _draw_first_bit(axes: Axes, n_bits: int) -> None:
     """The first bit by ReLUs, on the grid and between."""
     x = np.linspace(0, 1, 801)[:-1]
     grid = np.arange(2**n_bits) / 2**n_bits
-    axes.plot(x, extract_bits(x, n_bits)[:, 0], color=BLUE, linewidth=1.2, label="first bit by ReLUs")
-    axes.plot(grid, extract_bits(grid, n_bits)[:, 0], "o", color=INK, markersize=4, label="multiples of 2⁻⁴")
-    axes.set_xlabel("x", fontsize=NORMAL, color=INK)
-    axes.set_ylabel("First of 4 bits", fontsize=NORMAL, color=INK)
+    axes.plot(x, extract_bits(x, n_bits)[:, 0], label="first bit by ReLUs")
+    axes.plot(grid, extract_bits(grid, n_bits)[:, 0], "o", color=INK, label="multiples of 2⁻⁴")
+    axes.set(xlabel="x", ylabel="First of 4 bits")

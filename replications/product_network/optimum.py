@@ -10,13 +10,13 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
-from common.style import BLUE, GREY, INK, NORMAL, ORANGE, POINT, RED, SMALL, short
+from common.style import BLUE, GREY, INK, ORANGE, RED, number, short
+from common.verdicts.claims import Claims
 from replications.product_network import theory
 from replications.product_network.neurons import Neurons, piecewise_square
 from replications.product_network.population import ERROR
@@ -68,12 +68,6 @@ CLUSTERS: dict[Cluster, tuple[float, float]] = {
     "neither": (0.65, math.inf),
 }
 """Population losses, from (included) and to: between .033, .079-.083, .125, .126-.14, .50-.53 and .78."""
-
-DERIVED_SHARE: dict[Cluster, float] = {
-    "optimum": 0.18, "three_kinked": 0.53, "at_0.125": 0.04, "above_0.125": 0.03, "one_square": 0.22,
-    "neither": 0.004,
-}  # fmt: skip
-"""What share of 4000 networks ended in each, as derived beforehand with the same set-up."""
 
 WITHIN = 1.01
 
@@ -206,9 +200,9 @@ def _share_of_kinked(table: pd.DataFrame, column: str) -> "pd.Series[bool]":
 # --- figures
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     """`losses`: where networks end; `squares`: f as read from the weights; `plane`: how the neurons lie."""
-    return {"losses": _losses(table), "squares": _squares(table), "plane": _plane(table)}
+    return {"losses": _losses(table, claims), "squares": _squares(table), "plane": _plane(table)}
 
 
 def _neurons(rows: pd.DataFrame) -> Neurons:
@@ -219,17 +213,15 @@ def _neurons(rows: pd.DataFrame) -> Neurons:
     return Neurons(*columns)
 
 
-def _losses(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(7, 3.8), layout="constrained")
+def _losses(table: pd.DataFrame, claims: Claims) -> Figure:
+    figure = Figure(figsize=(7, 3.8))
     axes = figure.add_subplot()
     left, right = 0.025, 1.5
     loss = np.clip(_loss(table), left, right)
     edges = np.geomspace(left, right, 165).tolist()
-    axes.hist(loss, edges, weights=np.full(len(loss), 1 / len(loss)), color=BLUE, linewidth=0)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlim(left, right)
-    axes.set_ylim(0.5 / len(loss), 1)
+    sns.histplot(x=loss, bins=edges, stat="proportion", color=BLUE, alpha=1, linewidth=0, ax=axes)
+    # set only now: on a logarithmic axis seaborn takes the edges for their logarithms
+    axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(0.5 / len(loss), 1))
     for value, name, line in (
         (theory.best_loss(), "optimum with biases", "-"),
         (theory.homogeneous_bound(), "bound without biases", ":"),
@@ -240,27 +232,19 @@ def _losses(table: pd.DataFrame) -> Figure:
     for cluster, (low, high) in CLUSTERS.items():
         axes.axvline(low, color=GREY, linewidth=0.6, alpha=0.6)
         middle = math.sqrt(max(low, left) * min(high, right))
-        ours, derived = 100 * _in_cluster(table, cluster).mean(), 100 * DERIVED_SHARE[cluster]
-        text = f"{ours:.2g} %\n({derived:.2g} %)"
-        axes.text(middle, 1.1, text, ha="center", va="bottom", fontsize=SMALL, color=INK)
-    _plain_ticks(axes, [0.03, 0.05, 0.1, 0.2, 0.5, 1])
-    axes.set_xlabel("Population loss (doing nothing: 1)", fontsize=NORMAL)
-    axes.set_ylabel("Share of networks", fontsize=NORMAL)
-    axes.set_title("share between the grey lines, and as derived", fontsize=NORMAL, pad=28)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL)
+        derived = claims[f"share_{cluster}"].theory
+        assert derived is not None
+        text = f"{100 * _in_cluster(table, cluster).mean():.2g} %\n({100 * derived.value:.2g} %)"
+        axes.text(middle, 1.1, text, ha="center", va="bottom", size="medium")
+    number(axes.xaxis, (0.03, 0.05, 0.1, 0.2, 0.5, 1))
+    axes.set(xlabel="Population loss (doing nothing: 1)", ylabel="Share of networks")
+    axes.set_title("share between the grey lines, and as derived", pad=28)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
-def _plain_ticks(axes: Axes, places: list[float]) -> None:
-    axes.xaxis.set_major_locator(FixedLocator(places))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(labelsize=SMALL)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 def _squares(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=(7, 3.6))
     panels = figure.subplots(1, 2, sharey=True)
     best = _neurons(table[_at_optimum(table)])
     u = torch.linspace(-3, 3, 301, dtype=torch.float64)
@@ -269,28 +253,24 @@ def _squares(table: pd.DataFrame) -> Figure:
     square = place**2 / 2 - 0.5
     exact = theory.best_scale() * np.maximum(np.abs(place) - theory.best_kink(), 0)
     exact -= exact @ probability
-    for diagonal, (axes, name) in enumerate(zip(panels, ("x + y", "x - y"), strict=True)):
+    for diagonal, (axes, name) in enumerate(zip(panels, ("x + y", "x − y"), strict=True)):  # noqa: RUF001
         curves = piecewise_square(best, u, diagonal).numpy()
         curves -= (curves @ probability)[:, None]
         for i, curve in enumerate(curves[:100]):
             axes.plot(place, curve, color=BLUE, linewidth=2, alpha=0.5, label=None if i else "networks")
         axes.plot(place, square, color=ORANGE, linewidth=1.4, label="square")
         axes.plot(place, exact, color=INK, linewidth=0.9, linestyle="--", label="best by theory")
-        axes.fill_between(
-            place, -1.2, -1.2 + probability / probability.max(), color=GREY, alpha=0.3, linewidth=0,
-            label="where the data are",
-        )  # fmt: skip
-        axes.set_xlabel(f"({name.replace('-', '−')}) / √2", fontsize=NORMAL)  # noqa: RUF001
-        axes.tick_params(labelsize=SMALL)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_ylim(-1.2, 4)
-    panels[0].set_ylabel("f, as read from the weights (mean 0)", fontsize=NORMAL)
-    panels[0].legend(frameon=False, fontsize=SMALL, loc="upper center")
+        data = -1.2 + probability / probability.max()
+        label = "where the data are"
+        axes.fill_between(place, -1.2, data, color=GREY, alpha=0.3, linewidth=0, label=label)
+        axes.set(xlabel=f"({name}) / √2", ylim=(-1.2, 4))
+    panels[0].set_ylabel("f, as read from the weights (mean 0)")
+    panels[0].legend(loc="upper center")
     return figure
 
 
 def _plane(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    figure = Figure(figsize=(4.6, 4.4))
     axes = figure.add_subplot(aspect="equal")
     for side in (-2, 2):
         axes.plot([-2, 2], [-side, side], color=GREY, linewidth=0.7)
@@ -304,15 +284,7 @@ def _plane(table: pd.DataFrame) -> Figure:
             scale=12, width=0.004, label=name,
         )  # fmt: skip
     place = theory.best_kink() / 2**0.5 * np.array([1, -1])
-    axes.plot(*np.meshgrid(place, place), **{**_RING, "color": INK})
-    axes.set_xlim(-1.4, 1.4)
-    axes.set_ylim(-1.4, 1.4)
-    axes.set_xlabel("x", fontsize=NORMAL)
-    axes.set_ylabel("y", fontsize=NORMAL)
-    axes.tick_params(labelsize=SMALL)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=SMALL, loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.1))
+    axes.plot(*np.meshgrid(place, place), "o", fillstyle="none", markersize=5, color=INK)
+    axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), xlabel="x", ylabel="y")
+    axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.1))
     return figure
-
-
-_RING = {key: POINT[key] for key in ("marker", "linestyle", "markersize", "zorder")} | {"fillstyle": "none"}

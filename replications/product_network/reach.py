@@ -9,11 +9,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from common.statistics import fraction_interval
-from common.style import BLUE, GREY, INK, NORMAL, ORANGE, SMALL, short
+from common.style import BLUE, GREY, INK, ORANGE, number
+from common.verdicts.claims import Claims
 from replications.product_network.population import ERROR
 from replications.product_network.theory import (
     bias_free_angle,
@@ -128,11 +131,26 @@ def _best(rows: pd.DataFrame) -> Bools:
     return best
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     """For each part the share of aligned networks, of those that end near the lowest loss, and the losses."""
     parts = [part for part in CELLS if (table["part"] == part).any()]
-    figure = Figure(figsize=(7.5, 0.9 + 0.27 * len(parts)), layout="constrained")
+    figure = Figure(figsize=(7.5, 1.1 + 0.27 * len(parts)))
     shares, losses = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.1))
+    _draw_losses(losses, table, parts)
+    _draw_shares(shares, table, parts)
+    shares.set_yticks(range(len(parts)), [CELLS[part] for part in parts])
+    shares.set_ylim(len(parts) - 0.5, -0.5)
+    for axes in (shares, losses):
+        axes.set_ylabel("")
+    (left, names), (bound, bound_name) = (
+        shares.get_legend_handles_labels(),
+        losses.get_legend_handles_labels(),
+    )
+    figure.legend(left + bound, names + bound_name, loc="outside lower center", ncols=3)
+    return {"reach": figure}
+
+
+def _draw_shares(axes: Axes, table: pd.DataFrame, parts: list[str]) -> None:
     measures: list[tuple[str, Callable[[pd.DataFrame], Bools], tuple[float, float, float], float]] = [
         ("aligned with both diagonals", _aligned, BLUE, -0.12),
         ("within 10 % of the lowest loss", _best, ORANGE, 0.12),
@@ -147,43 +165,19 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
         value, below, above = np.array(values).T
         place = np.arange(len(parts)) + shift
         bars = np.nan_to_num(np.maximum([below, above], 0), posinf=0)
-        shares.errorbar(
-            value, place, xerr=bars, fmt="o", markersize=4, color=colour, elinewidth=1.2, label=name
-        )
-    shares.axvline(0.5, color=GREY, linewidth=0.8, linestyle=":")
-    shares.set_xlim(-0.02, 1.02)
-    shares.set_yticks(range(len(parts)), [CELLS[part] for part in parts])
-    shares.invert_yaxis()
-    shares.set_xlabel("Share of networks (95 % interval)", fontsize=NORMAL)
-    spread = np.random.default_rng(0)
-    for i, part in enumerate(parts):
-        rows = _of(table, part)
-        height = i + spread.uniform(-0.3, 0.3, len(rows))
-        for chosen, ink in ((~_aligned(rows), GREY), (_aligned(rows), BLUE)):
-            losses.plot(
-                rows["population_loss"][chosen], height[chosen], ".", markersize=2.5, alpha=0.6, color=ink
-            )
-    losses.axvline(homogeneous_bound(), color=INK, linewidth=0.8, linestyle=":", label="bound without biases")
-    losses.set_xscale("log")
-    ticks = [
-        tick
-        for tick in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1)
-        if tick >= 0.5 * table["population_loss"].min()
-    ]
-    losses.set_xticks(ticks, [short(tick) for tick in ticks])
-    losses.set_xticks([], minor=True)
-    losses.set_xlabel("Population loss of each network", fontsize=NORMAL)
-    for axes in (shares, losses):
-        axes.tick_params(labelsize=SMALL)
-        axes.spines[["top", "right"]].set_visible(False)
-    handles, names = shares.get_legend_handles_labels()
-    bound, bound_name = losses.get_legend_handles_labels()
-    figure.legend(
-        handles + bound,
-        names + bound_name,
-        loc="outside lower center",
-        ncols=3,
-        frameon=False,
-        fontsize=SMALL,
-    )
-    return {"reach": figure}
+        axes.errorbar(value, place, xerr=bars, fmt="o", color=colour, label=name)
+    axes.axvline(0.5, color=GREY, linewidth=0.8, linestyle=":")
+    axes.set(xlim=(-0.02, 1.02), xlabel="Share of networks (95 % interval)")
+
+
+def _draw_losses(axes: Axes, table: pd.DataFrame, parts: list[str]) -> None:
+    """The loss of each network, blue where it is aligned."""
+    axes.set_xscale("log")
+    sns.stripplot(
+        x=table["population_loss"], y=table["part"], order=parts, hue=_aligned(table),
+        hue_order=[False, True], palette=[GREY, BLUE], size=2.5, alpha=0.6, jitter=0.3, legend=False, ax=axes,
+    )  # fmt: skip
+    axes.axvline(homogeneous_bound(), color=INK, linewidth=0.8, linestyle=":", label="bound without biases")
+    lowest = 0.5 * table["population_loss"].min()
+    number(axes.xaxis, [tick for tick in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1) if tick >= lowest])
+    axes.set(xlabel="Population loss of each network", xlim=(None, max(1.05, axes.get_xlim()[1])))

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
-from common.style import BLUE, GREY, INK, NORMAL, ORANGE, RED, SMALL, short
+from common.style import BLUE, GREY, ORANGE, RED, number, short
+from common.verdicts.claims import Claims
 from replications.toy_models_of_superposition import plane
 from replications.toy_models_of_superposition.plane import Array
 
@@ -38,7 +38,6 @@ RANGES = {
 NUMBER = {"none": 0, "one": 1, "two": 2, "three": 3}
 MERGED = 2 * plane.OFF
 GROUP = 64
-SHARES = ("0.93", (0.75, 0.83, 0.93), (0.45, 0.62, 0.84), BLUE)
 
 
 class Networks(NamedTuple):
@@ -171,7 +170,7 @@ def pca_gain(table: pd.DataFrame, group: int = GROUP) -> float:
 # --- figures
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     """The number of collapsed pairs along density, and the best network of each range."""
     return {"collapse": _strip(table), "best_networks": _best_networks(table)}
 
@@ -179,51 +178,38 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
 def _strip(table: pd.DataFrame) -> Figure:
     found = networks(table)
     densities = np.unique(found.density)
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1, 1])
+    figure = Figure(figsize=(7, 4.6))
+    upper, lower = figure.subplots(2, 1, sharex=True)
     numbers = found.number()
     shares = np.array(
         [[(numbers[found.density == p] == k).mean() for k in (0, 1, 2, 3, -1)] for p in densities]
     )
     labels = ("none", "one", "two", "three pairs", "a feature is not learned")
-    upper.stackplot(densities, shares.T, colors=(*SHARES, GREY), labels=labels, linewidth=0)
-    upper.set_ylim(0, 1)
-    upper.set_ylabel("Share of all networks", fontsize=NORMAL)
-    upper.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5, frameon=False, fontsize=SMALL, handlelength=1.2
-    )
-    best_ones = found.best(GROUP)
+    colours = [*sns.light_palette(BLUE, 4), GREY]
+    upper.stackplot(densities, shares.T, colors=colours, labels=labels, linewidth=0)
+    upper.set(ylim=(0, 1), ylabel="Share of all networks")
+    upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
     for name, (low, high) in PUBLISHED.items():
         if name in NUMBER:
-            _band(lower, max(low, densities[0]), high, NUMBER[name])
-    lower.axvspan(0.5, 1, color=ORANGE, alpha=0.15, linewidth=0)
-    lower.text(0.71, 0.1, "published:\nPCA-like", ha="center", fontsize=SMALL, color=INK)
+            edges, n = [max(low, densities[0]), high], NUMBER[name]
+            label = "published, approximately" if name == "none" else None
+            lower.fill_between(edges, n - 0.25, n + 0.25, color=ORANGE, alpha=0.35, linewidth=0, label=label)
+    lower.axvspan(*PUBLISHED["pca"], color=ORANGE, alpha=0.15, linewidth=0)
+    lower.text(0.71, 0.1, "published:\nPCA-like", ha="center", size="medium")
+    best_ones = found.best(GROUP)
     counts = best_ones.number()
     known = counts >= 0
-    places, at_place = np.unique(best_ones.density[known], return_inverse=True)
-    mean = np.bincount(at_place, counts[known]) / np.bincount(at_place)
-    lower.plot(places, mean, "-", color=RED, linewidth=1.2, label=f"best of {GROUP} networks, mean of groups")
+    sns.lineplot(
+        x=best_ones.density[known], y=counts[known], errorbar=None, color=RED, ax=lower,
+        label=f"best of {GROUP} networks, mean of groups",
+    )  # fmt: skip
     points, sizes = np.unique(np.stack([best_ones.density[known], counts[known]]), axis=1, return_counts=True)
     lower.scatter(*points, s=30 * sizes / sizes.max(), color=RED, linewidth=0, zorder=3)
-    lower.plot([], [], color=ORANGE, alpha=0.4, linewidth=6, label="published, approximately")
-    lower.set_ylim(-0.3, 3.3)
-    lower.set_yticks(range(4))
-    lower.set_ylabel("Collapsed pairs", fontsize=NORMAL)
-    lower.legend(loc="upper left", frameon=False, fontsize=SMALL)
-    lower.set_xscale("log")
-    lower.set_xlim(densities[0], 1)
-    lower.xaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1]))
-    lower.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
-    lower.xaxis.set_minor_formatter(NullFormatter())
-    lower.set_xlabel("Probability that a pair is on, p", fontsize=NORMAL)
-    for axes in (upper, lower):
-        axes.tick_params(labelsize=SMALL)
-        axes.spines[["top", "right"]].set_visible(False)
+    lower.set(ylim=(-0.3, 3.3), yticks=range(4), ylabel="Collapsed pairs")
+    lower.legend(loc="upper left")
+    lower.set(xscale="log", xlim=(densities[0], 1), xlabel="Probability that a pair is on, p")
+    number(lower.xaxis, [0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1])
     return figure
-
-
-def _band(axes: Axes, low: float, high: float, number: int) -> None:
-    axes.fill_between([low, high], number - 0.25, number + 0.25, color=ORANGE, alpha=0.35, linewidth=0)
 
 
 def _best_networks(table: pd.DataFrame) -> Figure:
@@ -232,11 +218,11 @@ def _best_networks(table: pd.DataFrame) -> Figure:
     titles = {"none": "hexagon", "one": "one collapsed", "two": "two", "three": "three", "pca": "PCA-like"}
     present = set(np.round(table["density"].unique(), 6))
     columns = [name for name, density in shown.items() if density in present]
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     if not columns:
-        return figure
+        return Figure()
     chosen = [networks(table, shown[name], shown[name]).best(GROUP) for name in columns]
     n_rows = min(3, max(len(one.weight) for one in chosen))
+    figure = Figure(figsize=(7.2, 0.5 + 7 / len(columns) * n_rows))
     grid = figure.subplots(n_rows, len(columns), squeeze=False)
     for column, name, found in zip(grid.T, columns, chosen, strict=True):
         for row, axes in enumerate(column):

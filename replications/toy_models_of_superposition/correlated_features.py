@@ -9,17 +9,18 @@ All functions of the table take a part and a density, and raise ValueError if th
 Source: Elhage et al. 2022, arXiv 2209.10652, "Correlated or anticorrelated feature directions".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 from common.statistics import fraction_interval, jackknife
-from common.style import BLUE, GREY, INK, NORMAL, ORANGE, RED, SMALL, short
+from common.style import BLUE, GREY, INK, ORANGE, RED, number, short
+from common.verdicts.claims import Claims
 from replications.toy_models_of_superposition import plane
 from replications.toy_models_of_superposition.plane import Array, Flags
 
@@ -27,10 +28,13 @@ OWN_PAIRING = {"correlated": (1, 2), "anticorrelated": (0,)}
 """Which of `plane.PAIRINGS` is the published one, by relation."""
 
 SHOWN_SEEDS = 5
-JUDGED = {
-    "correlated_4": 0.1, "anticorrelated_4": 0.1, "correlated_6": 0.025, "independent_6": 0.025,
-    "correlated_20": 0.1,
+JUDGED_BY = {
+    "correlated_4": "square_correlated", "anticorrelated_4": "square_anticorrelated",
+    "correlated_6": "hexagon", "independent_6": "no_hexagon_independent",
+    "correlated_20": "near_orthogonal_sets",
 }  # fmt: skip
+"""The claim that is about what was published of a part: its density is the one shown."""
+
 TITLES = {
     "correlated_4": "two correlated pairs:\northogonal",
     "anticorrelated_4": "two anticorrelated pairs:\nantipodal",
@@ -175,27 +179,28 @@ def _weights(table: pd.DataFrame, part: str, density: float, seed: int | None = 
 # --- figures
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     """The first networks of each part, the blocks of W^T W, and the outcomes over the range of densities."""
-    drawn = {"networks": _networks(table), "densities": _densities(table)}
+    judged = {part: float(claims[name].estimate.args["density"]) for part, name in JUDGED_BY.items()}
+    drawn = {"networks": _networks(table, judged), "densities": _densities(table, judged)}
     if (table["part"] == "correlated_20").any():
         drawn["blocks"] = _blocks(table)
     return drawn
 
 
-def _networks(table: pd.DataFrame) -> Figure:
+def _networks(table: pd.DataFrame, judged: Mapping[str, float]) -> Figure:
     """The networks of the first seeds at the densities judged, one row for each part."""
     parts = [part for part in TITLES if (table["part"] == part).any()]
     seeds = sorted(table["seed"].unique())[:SHOWN_SEEDS]
-    figure = Figure(figsize=(1.3 * SHOWN_SEEDS + 1.7, 1.25 * len(parts) + 0.1), layout="constrained")
+    figure = Figure(figsize=(1.3 * SHOWN_SEEDS + 1.7, 1.25 * len(parts) + 0.1))
     if not parts:
         return figure
     grid = figure.subplots(len(parts), 1 + SHOWN_SEEDS, squeeze=False, width_ratios=[1.4] + [1] * SHOWN_SEEDS)
     for axes in grid.flat:
         axes.set_axis_off()
     for row, part in zip(grid, parts, strict=True):
-        density = JUDGED[part]
-        row[0].text(0, 0.5, f"{TITLES[part]}\np = {short(density)}", va="center", fontsize=NORMAL)
+        density = judged[part]
+        row[0].text(0, 0.5, f"{TITLES[part]}\np = {short(density)}", va="center")
         for axes, seed in zip(row[1:], seeds, strict=False):
             plane.draw(axes, _weights(table, part, density, seed)[0], paired=part != "independent_6")
     return figure
@@ -206,27 +211,28 @@ def _blocks(table: pd.DataFrame) -> Figure:
     part = "correlated_20"
     seeds = sorted(table["seed"].unique())[:SHOWN_SEEDS]
     densities = np.unique(table.loc[table["part"] == part, "density"])
-    figure = Figure(figsize=(1.4 * SHOWN_SEEDS + 0.9, 1.45 * len(densities) + 0.1), layout="constrained")
+    figure = Figure(figsize=(1.4 * SHOWN_SEEDS + 0.9, 1.45 * len(densities) + 0.1))
     grid = figure.subplots(len(densities), SHOWN_SEEDS, squeeze=False)
     for row, density in zip(grid, densities, strict=True):
-        row[0].set_ylabel(f"p = {short(density)}", fontsize=NORMAL)
+        for axes in row[len(seeds) :]:
+            axes.set_axis_off()
         for axes, seed in zip(row, seeds, strict=False):
             weight = _weights(table, part, density, seed)[0]
-            image = axes.imshow(weight.T @ weight, cmap="RdBu_r", vmin=-1, vmax=1)
-            axes.axhline(9.5, color=INK, linewidth=0.5)
-            axes.axvline(9.5, color=INK, linewidth=0.5)
-        for axes in row:
-            axes.set_xticks([])
-            axes.set_yticks([])
-    bar = figure.colorbar(image, ax=grid, fraction=0.02, pad=0.01)
-    bar.set_label("WᵀW, two sets of ten features", fontsize=SMALL)
-    bar.ax.tick_params(labelsize=SMALL)
+            sns.heatmap(
+                weight.T @ weight, cmap="vlag", vmin=-1, vmax=1, square=True, cbar=False, ax=axes,
+                xticklabels=False, yticklabels=False,
+            )  # fmt: skip
+            axes.axhline(10, color=INK, linewidth=0.5)
+            axes.axvline(10, color=INK, linewidth=0.5)
+        row[0].set_ylabel(f"p = {short(density)}")
+    label = "WᵀW, two sets of ten features"
+    figure.colorbar(grid[0, 0].collections[0], ax=grid, fraction=0.02, pad=0.01, label=label)
     return figure
 
 
-def _densities(table: pd.DataFrame) -> Figure:
+def _densities(table: pd.DataFrame, judged: Mapping[str, float]) -> Figure:
     """What the networks are at each density, with the smaller start dashed."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.6))
     four, six, twenty = figure.subplots(1, 3)
     _line(four, table, "correlated_4", BLUE, "correlated: right angle in each pair", pairs)
     _line(four, table, "correlated_4", ORANGE, "correlated: merged (share of pairs)", merged)
@@ -237,22 +243,20 @@ def _densities(table: pd.DataFrame) -> Figure:
     _line(twenty, table, "correlated_20", RED, "cosine inside a set, rms", in_sets)
     twenty.axhline(200 / 380, color=BLUE, linewidth=0.8, linestyle=":", label="share by chance")
     twenty.axhline(np.sin(np.radians(plane.OFF)), color=RED, linewidth=0.8, linestyle=":", label="6° off")
-    titles = ("Two pairs in two dimensions", "Six features in two dimensions", "Two sets of ten in ten")
-    for axes, title, judged in zip((four, six, twenty), titles, (0.1, 0.025, 0.1), strict=True):
-        axes.axvline(judged, color=INK, linewidth=0.8, label="judged")
-        axes.plot([], [], "o--", color=GREY, markersize=4, markerfacecolor="none", label="the smaller start")
-        axes.set_xscale("log")
-        axes.set_xlim(0.008, 1.2)
-        axes.xaxis.set_major_locator(FixedLocator([0.01, 0.03, 0.1, 0.3, 1]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_ylim(-0.04, 1.04)
-        axes.set_title(title, fontsize=NORMAL)
-        axes.set_xlabel("Probability that a set is on, p", fontsize=NORMAL)
-        axes.tick_params(labelsize=SMALL)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), frameon=False, fontsize=SMALL)
-    four.set_ylabel("Share of networks (95 % interval)", fontsize=NORMAL)
+    titles = {
+        "correlated_4": "Two pairs in two dimensions", "correlated_6": "Six features in two dimensions",
+        "correlated_20": "Two sets of ten in ten",
+    }  # fmt: skip
+    for axes, (part, title) in zip((four, six, twenty), titles.items(), strict=True):
+        axes.axvline(judged[part], color=INK, linewidth=0.8, label="judged")
+        axes.plot([], [], "o--", color=GREY, markerfacecolor="none", label="the smaller start")
+        axes.set(
+            title=title, xlabel="Probability that a set is on, p", xscale="log", xlim=(0.008, 1.2),
+            ylim=(-0.04, 1.04),
+        )  # fmt: skip
+        number(axes.xaxis, [0.01, 0.03, 0.1, 0.3, 1])
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
+    four.set_ylabel("Share of networks (95 % interval)")
     return figure
 
 
@@ -272,10 +276,9 @@ def _line(
         rows = rows.dropna(axis="columns", how="all")  # the jackknife copies what is left
         densities = np.unique(rows["density"])
         value, low, high = np.array([_interval(rows, of, density, estimate) for density in densities]).T
-        filled = "none" if of != part else None
         axes.errorbar(
-            densities, value, [value - low, high - value], fmt=style, markersize=4, linewidth=1, color=colour,
-            elinewidth=1.2, markerfacecolor=filled, label=label if of == part else "",
+            densities, value, [value - low, high - value], fmt=style, linewidth=1, color=colour,
+            markerfacecolor="none" if of != part else None, label=label if of == part else "",
         )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle, Wedge
 
-from common.style import BLUE, GREY, INK, NORMAL, ORANGE, RED, SMALL, short
+from common.style import BLUE, GREY, INK, ORANGE, RED, number, short
+from common.verdicts.claims import Claims
 from replications.toy_models_of_superposition.five_features_theory import (
     N_FEATURES,
     Array,
@@ -56,11 +57,11 @@ TEN = 10
 
 PUBLISHED_SHAPE: dict[Panel, Shape] = {"s0": "orthogonal", "s0.8": "digons", "s0.9": "pentagon"}
 
-PUBLISHED_ANGLES = {"s0.8": (88.0, 92.0), "s0.9": (69.0, 74.0)}
-"""The smallest and the largest angle between neighbours in a panel, in degrees, read off the figure."""
+ANGLES_OF: dict[Panel, str] = {"s0.8": "angles_s0.8", "s0.9": "angles_s0.9"}
+"""The claim on the range of the published angles between neighbours in a panel."""
 
-PUBLISHED_LENGTHS = (1.13, 1.19)
-"""The smallest and the largest length at S = .9, relative to that at S = 0, read off the figure."""
+RANGE_OF_FIVE = 2.326
+"""The mean range of five normal values, in standard deviations (Tippett 1925)."""
 
 # of the quadrature's losses, in relative terms
 _LOSS_ERROR = 1e-4
@@ -210,26 +211,39 @@ _OTHER_IMPORTANCE: dict[Panel, tuple[Panel, str]] = {
 }
 
 
-def figures(table: pd.DataFrame) -> dict[str, Figure]:
+def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     """The best network of each panel, its lengths and angles beside the published ones, and all outcomes."""
     there = set(table["part"])
     panels = [panel for panel in PUBLISHED_SHAPE if panel in there]
     if not panels:
         return {}
-    figure = Figure(figsize=(7.4, 7))
-    grid = figure.add_gridspec(
-        3, len(panels), height_ratios=(1.35, 1, 0.6), left=0.1, right=0.975, bottom=0.175, top=0.975,
-        hspace=0.32, wspace=0.38,
-    )  # fmt: skip
+    figure = Figure(figsize=(7.4, 7.2))
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.5, 1)).flat
+    networks, angles = upper.subplots(2, len(panels), squeeze=False, height_ratios=(1.35, 1))
+    outcomes = lower.subplots(1, len(panels), squeeze=False)[0]
+    lengths = published_lengths(claims)
     for column, panel in enumerate(panels):
-        plane, angles, outcomes = (figure.add_subplot(grid[row, column]) for row in range(3))
-        _draw_best(plane, table, panel)
-        _draw_angles(angles, table, panel)
-        _draw_outcomes(outcomes, table, panel)
-        if column == 0:
-            angles.set_ylabel("Length", fontsize=NORMAL, color=INK)
-    _draw_legends(figure)
+        _draw_best(networks[column], table, panel, lengths)
+        _draw_angles(angles[column], table, panel, lengths, claims)
+        _draw_outcomes(outcomes[column], table, panel)
+    angles[0].set_ylabel("Length")
+    above: list[Line2D | Patch] = [
+        Line2D([], [], marker="o", color=_colour(i), label=f"feature {i}") for i in range(N_FEATURES)
+    ]
+    above.append(Line2D([], [], marker="+", linestyle="none", color=RED, label="exact optimum"))
+    above.append(Patch(fill=False, edgecolor=INK, label="published"))
+    upper.legend(handles=above, loc="outside lower center", ncols=7, handlelength=1.4, columnspacing=1.2)
+    below = [Patch(color=colour, label=label) for colour, label in _COLOURS.values()]
+    lower.legend(handles=below, loc="outside lower center", ncols=2)
     return {"five_features": figure}
+
+
+def published_lengths(claims: Claims) -> tuple[float, float]:
+    """The smallest and the largest of the five published lengths at S = .9, relative to that at S = 0."""
+    ratio = claims.published("length_ratio")
+    assert ratio.sd is not None
+    half = RANGE_OF_FIVE * ratio.sd / 2
+    return ratio.value - half, ratio.value + half
 
 
 def _colour(feature: int) -> tuple[float, float, float, float]:
@@ -238,7 +252,7 @@ def _colour(feature: int) -> tuple[float, float, float, float]:
     return red, green, blue, alpha
 
 
-def _draw_best(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
+def _draw_best(axes: Axes, table: pd.DataFrame, panel: Panel, lengths: tuple[float, float]) -> None:
     """The features of the best network of all seeds, turned so that the most important points upwards."""
     networks = select(table, panel, best_of=int(table["seed"].max()) + 1)
     weight, found = networks.weight[0], networks.rings()[0]
@@ -249,38 +263,37 @@ def _draw_best(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
         points = -points.conj()
     axes.add_patch(Wedge((0, 0), 1.005, 0, 360, width=0.01, color=GREY, linewidth=0))
     if PUBLISHED_SHAPE[panel] == "pentagon":
-        low, high = PUBLISHED_LENGTHS
+        low, high = lengths
         axes.add_patch(Wedge((0, 0), high, 0, 360, width=high - low, color=GREY, alpha=0.3, linewidth=0))
     for i in reversed(range(N_FEATURES)):
         axes.plot([0, points[i].real], [0, points[i].imag], color=_colour(i), linewidth=1.6)
         axes.plot(points[i].real, points[i].imag, "o", color=_colour(i), markersize=7)
-    axes.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), xticks=[], yticks=[], aspect="equal")
-    axes.spines[:].set_visible(False)
+    axes.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal")
+    axes.set_axis_off()
     sparsity = round(1 - networks.density, 3)
-    axes.set_title(f"S = {short(sparsity) if sparsity else 0}", fontsize=NORMAL, color=INK)
+    axes.set_title(f"S = {short(sparsity)}")
 
 
-def _draw_angles(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
+def _draw_angles(
+    axes: Axes, table: pd.DataFrame, panel: Panel, lengths: tuple[float, float], claims: Claims
+) -> None:
     """Length of each embedded feature against the angle to the next one, of the best of every ten."""
     networks = select(table, panel)
     for weight, found in zip(networks.weight, networks.rings(), strict=True):
         norms = np.linalg.norm(weight, axis=0)
         for feature, angle in zip(found.order, found.gaps, strict=True):
-            axes.plot(angle, norms[feature], ".", markersize=3, color=_colour(feature))
+            axes.plot(angle, norms[feature], ".", color=_colour(feature))
     if (exact := best(networks.density, networks.decay, PUBLISHED_SHAPE[panel])) is not None:
         found = ring(exact.weight)
         norms = np.linalg.norm(exact.weight, axis=0)[list(found.order)]
         axes.plot(found.gaps, norms, "+", color=RED, markersize=7, zorder=4)
-    if panel in PUBLISHED_ANGLES:
-        low, high = PUBLISHED_ANGLES[panel]
-        bottom, top = PUBLISHED_LENGTHS if PUBLISHED_SHAPE[panel] == "pentagon" else (0.9, 1.3)
-        box = Rectangle((low, bottom), high - low, top - bottom, fill=False, edgecolor=INK, linewidth=0.9)
-        axes.add_patch(box)
+    if name := ANGLES_OF.get(panel):
+        low, high = (claims[name].estimate.args[end] for end in ("low", "high"))
+        bottom, top = lengths if PUBLISHED_SHAPE[panel] == "pentagon" else (0.9, 1.3)
+        axes.add_patch(Rectangle((low, bottom), high - low, top - bottom, fill=False, edgecolor=INK))
     middle = 72 if PUBLISHED_SHAPE[panel] == "pentagon" else 90
-    axes.set(xlim=(middle - 5, middle + 5), ylim=(0.97, 1.21))
-    axes.set_xlabel("Angle to the next, degrees", fontsize=SMALL, color=INK)
-    axes.tick_params(labelsize=SMALL, colors=INK)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlim=(middle - 5, middle + 5), ylim=(0.97, 1.21), xlabel="Angle to the next, degrees")
+    axes.set_xticks(range(middle - 4, middle + 5, 2))
 
 
 def _draw_outcomes(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
@@ -297,23 +310,6 @@ def _draw_outcomes(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
                 axes.barh(len(labels), share, left=left, color=colour, height=0.8)
                 left += share
             labels.append(f"{importance} {who}")
-    axes.set(xlim=(0, 1), ylim=(3.5, -0.5))
-    axes.set_xticks((0, 0.5, 1), labels=("0", ".5", "1"))
+    axes.set(xlim=(0, 1), ylim=(3.5, -0.5), xlabel="Share of networks")
     axes.set_yticks(range(len(labels)), labels=labels)
-    axes.set_xlabel("Share of networks", fontsize=SMALL, color=INK)
-    axes.tick_params(labelsize=SMALL, colors=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _draw_legends(figure: Figure) -> None:
-    above: list[Line2D | Patch] = [
-        Line2D([], [], marker="o", color=_colour(i), label=f"feature {i}") for i in range(N_FEATURES)
-    ]
-    above.append(Line2D([], [], marker="+", linestyle="none", color=RED, label="exact optimum"))
-    above.append(Patch(fill=False, edgecolor=INK, label="published"))
-    below = [Patch(color=colour, label=label) for colour, label in _COLOURS.values()]
-    for handles, height, columns in ((above, 0.077, 7), (below, 0.0, 2)):
-        figure.legend(
-            handles=handles, loc="lower center", bbox_to_anchor=(0.53, height), ncols=columns, frameon=False,
-            fontsize=SMALL, handlelength=1.4, columnspacing=1.2,
-        )  # fmt: skip
+    number(axes.xaxis, (0, 0.5, 1))

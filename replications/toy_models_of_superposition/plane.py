@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from common.style import BLUE, GREY, ORANGE, RED, SMALL
+from common.style import BLUE, GREY, ORANGE, RED
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -134,8 +134,8 @@ def draw(axes: Axes, weight: Array, title: str = "", paired: bool = True) -> Non
     axes.plot(np.cos(around), np.sin(around), color="0.85", linewidth=0.8)
     for i, (x, y) in enumerate(common_frame(weight).T):
         colour = COLOURS[i // 2] if paired else GREY
-        axes.plot([0, x], [0, y], color=colour, linewidth=1.2)
-        axes.plot(x, y, "o" if i % 2 == 0 else "s", color=colour, markersize=4)
+        axes.plot([0, x], [0, y], color=colour)
+        axes.plot(x, y, "o" if i % 2 == 0 else "s", color=colour)
     axes.set(aspect="equal", xlim=(-1.5, 1.5), ylim=(-1.5, 1.5))
     axes.set_axis_off()
-    axes.set_title(title, fontsize=SMALL, pad=0)
+    axes.set_title(title, pad=0)

@@ -338,9 +338,13 @@ CASES = [
         "code: replications.example.projection",
         "code: replications.example.model",
         ":4: code: ",
-        "has no function figures(table)",
+        "has no function figures(table, claims)",
     ),
-    spec("code: replications.example.projection", "code: os", ":4: code: os has no function figures(table)"),
+    spec(
+        "code: replications.example.projection",
+        "code: os",
+        ":4: code: os has no function figures(table, claims)",
+    ),
     spec(
         "code: replications.example.projection", "code: ''", ":4: code: '' is not the dotted name of a module"
     ),
@@ -643,7 +647,7 @@ OPTIONS: list[tuple[list[str], str]] = [
     (["run", NAME, "--set", "title={a: 1, a: 2}"], "duplicate key"),
     (["run", NAME, "--set", "model.class_path=subprocess.Popen"], "'Popen' is not a class derived from"),
     (["run", NAME, "--set", "trainer.logger.class_path=os.system"], "'system' is not a class derived from Logger"),
-    (["run", NAME, "--set", "code=os"], "os has no function figures(table)"),
+    (["run", NAME, "--set", "code=os"], "os has no function figures(table, claims)"),
     (["run", NAME, "--set", "seeds=1000000", "--set", "sweep.0.density={from: .1, to: 1, count: 9}"], "asks for 9,000,000 networks"),
     (["run", NAME, "--seeds", "0"], "--seeds 0: seeds: "),
     (["run", NAME, "--seeds", "-1"], "--seeds -1: seeds: "),
@@ -801,9 +805,19 @@ def test_a_mistake_in_a_process_of_its_own(example: Path) -> None:
 
 SHORT = ("--profile", "quick", "--set", "trainer.max_steps=1", "--seeds", "2", "--devices", "1")
 FAULTS = [
-    ("figures", "def figures(table):\n    return 1 / 0\n", ":2: figures() failed: ZeroDivisionError: division by zero"),
-    ("figures", "def figures(table):\n    return table['no']\n", ":2: figures() failed: KeyError: 'no'"),
-    ("figures", "def figures(table):\n    return None\n", "figures() must return a dict"),
+    ("figures", "def figures(table, claims):\n    return 1 / 0\n", ":2: figures() failed: ZeroDivisionError: division by zero"),
+    ("figures", "def figures(table, claims):\n    return table['no']\n", ":2: figures() failed: KeyError: 'no'"),
+    ("figures", "def figures(table, claims):\n    return None\n", "figures() must return a dict"),
+    (
+        "figures",
+        "def figures(table, claims):\n    return claims['squared_nrm']\n",
+        ":2: figures() failed: LookupError: no claim 'squared_nrm'; did you mean 'squared_norm'?",
+    ),
+    (
+        "figures",
+        "def figures(table, claims):\n    return claims.published('squared_norm')\n",
+        ":2: figures() failed: LookupError: claim 'squared_norm' has no published number; there are none",
+    ),
     ("share", "def share(table):\n    return table.nothing\n", ":2: share() failed: AttributeError: "),
     ("share", "def share(table):\n    return None\n", "failed: TypeError: "),
 ]  # fmt: skip
@@ -819,7 +833,7 @@ def test_a_fault_in_a_replication_s_functions_loses_nothing(
     )
     if name == "share":
         (tmp_path / CLAIMS).write_text(claims, encoding="utf-8")
-        code += "def figures(table):\n    return {}\n"
+        code += "def figures(table, claims):\n    return {}\n"
     (tmp_path / CODE).write_text(code, encoding="utf-8")
     (tmp_path / SPEC).write_text(SPEC_TEXT, encoding="utf-8")
     assert main(["--root", str(tmp_path), "run", NAME, *SHORT]) == 2
@@ -828,6 +842,40 @@ def test_a_fault_in_a_replication_s_functions_loses_nothing(
     assert said.err.count("\n") == 1
     assert says in said.err
     assert len(list(tmp_path.glob("results/example/projection/quick*/*/manifest.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("signature", "told"),
+    [
+        ("(table)", "(table)"),
+        ("(table: object, wide: bool = True, *, claims: object) -> int", "(table, wide=True, *, claims)"),
+        ("()", "()"),
+        ("(table, claims, more)", "(table, claims, more)"),
+    ],
+)
+def test_figures_that_do_not_take_the_claims(
+    example: Path, signature: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example / CODE).write_text(f"\n\n\ndef figures{signature}:\n    return {{}}\n", encoding="utf-8")
+    for command in ("run", "check"):
+        said = refused(example, capsys, command, NAME)
+        assert said.startswith(f"{example / CODE}:4: figures{told} does not take the claims; ")
+        assert "expected figures(table, claims), where claims[NAME] is what expected/ says" in said
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def figures(table, claims=None):\n    return {}\n",
+        "def figures(*both):\n    return {}\n",
+        "class Figures:\n    def __call__(self, table, claims):\n        return {}\nfigures = Figures()\n",
+    ],
+)
+def test_figures_that_take_the_claims_in_another_way(
+    example: Path, code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example / CODE).write_text(code, encoding="utf-8")
+    assert main(["--root", str(example), "status", NAME]) == 0
 
 
 # --- what runs whose code

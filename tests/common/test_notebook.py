@@ -73,6 +73,22 @@ def test_a_result_has_table_claims_and_figures(short: Any, example: Path) -> Non
     pd.testing.assert_frame_equal(short().table, r.table)
 
 
+def test_figures_get_the_claims_of_all_profiles(short: Any, example: Path) -> None:
+    expected, code = example / "expected" / f"{NAME}.yaml", example / "replications" / f"{NAME}.py"
+    text = expected.read_text(encoding="utf-8")
+    judged_in_full = text.replace("claims:\n", "").replace(
+        "  squared_norm:\n", "  of_full:\n    profiles: [full]\n"
+    )
+    expected.write_text(text + judged_in_full, encoding="utf-8")
+    asks = "return {claim: figure for claim in claims if claims[claim].region[0] == 0.8}"
+    code.write_text(
+        code.read_text(encoding="utf-8").replace('return {"projection": figure}', asks), encoding="utf-8"
+    )
+    r = short(profile="quick", train=True)
+    assert list(r.claims.index) == ["squared_norm"]
+    assert list(r.figures()) == ["squared_norm", "of_full"]
+
+
 def test_kept_networks_give_the_table_s_numbers_again(short: Any) -> None:
     r = short(train=True, keep_weights="seed < 2")
     networks = r.model("seed == 1")

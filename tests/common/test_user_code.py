@@ -92,7 +92,7 @@ def test_a_fault_when_a_module_is_imported(
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
-        ("def figures(table:\n    return {}\n", 1, "SyntaxError: "),
+        ("def figures(table, claims:\n    return {}\n", 1, "SyntaxError: "),
         ("x = 1\n  y = 2\n", 2, "IndentationError: unexpected indent"),
         ("x = 'a\n", 1, "SyntaxError: "),
         ("print 'hello'\n", 1, "SyntaxError: "),

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from common.runs.shard import fit_shard
 from common.specs.spec import Spec, load_spec
 from common.specs.sweep import shards
 from common.verdicts.claims import Verdict, load_claims
-from common.verdicts.evaluate import Outcome, evaluate
+from common.verdicts.evaluate import Outcome, draw, evaluate
 from tests.conftest import ROOT
 
 
@@ -30,6 +31,10 @@ class UnderTest:
     def judged(self, table: pd.DataFrame, names: Iterable[str] | None = None) -> dict[str, Outcome]:
         """What becomes of these claims, or of all."""
         return evaluate({name: self.claims[name] for name in names or self.claims}, self.code, table)
+
+    def figures(self, table: pd.DataFrame) -> dict[str, Figure]:
+        """The figures as the suite draws them."""
+        return draw(self.code, table, self.claims)
 
 
 def trained(a_spec: Spec) -> pd.DataFrame:

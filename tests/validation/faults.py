@@ -45,7 +45,7 @@ from replications.product_network import neurons, population
 from replications.toy_models_of_superposition import (
     correlated_features_model,
     five_features,
-    phase_diagram,
+    phase_diagram_cells,
     plane,
 )
 from replications.toy_models_of_superposition import (
@@ -504,13 +504,13 @@ def the_worst_of_ten() -> None:
 @fault(PHASES, judging=True)
 def feature_of_the_wrong_end() -> None:
     """The first feature is read for the last one, whose importance varies."""
-    original = phase_diagram._columns
+    original = phase_diagram_cells.columns
 
     def columns(table: pd.DataFrame, part: str) -> Callable[[str], Any]:
         column = original(table, part)
         return lambda name: column(name.replace("_1", "_0").replace("_2", "_0"))
 
-    put(phase_diagram, "_columns", columns)
+    put(phase_diagram_cells, "columns", columns)
 
 
 # --- networks on x y

@@ -110,6 +110,10 @@ def test_a_figure_is_the_same_each_time_and_says_what_it_shows() -> None:
     (one,), (other,) = (html.exhibit("", {"f": figure()}, TABLE).pictures for _ in range(2))
     assert one == other
     assert one.text == "density p; Points"
+    named = figure()
+    named.axes[0].set(xscale="symlog", yticks=[0, 1], yticklabels=["without", "with"])
+    (shown,) = html.exhibit("", {"f": named}, TABLE).pictures
+    assert shown.text == "density p; without; with; Points"
 
 
 def test_a_figure_of_many_points_is_drawn_as_pixels() -> None:

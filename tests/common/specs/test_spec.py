@@ -84,7 +84,7 @@ class Constant(Computed):
 def code(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module that `TEXT` names as its code."""
     module = ModuleType("code_of_a_replication")
-    module.figures = lambda table: {}  # type: ignore[attr-defined]
+    module.figures = lambda table, claims: {}  # type: ignore[attr-defined]
     module.Features = Features  # type: ignore[attr-defined]
     module.Constant = Constant  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -711,7 +711,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "4: code: 'some/code.py' is not the dotted name of a module",
     ),
     "empty code": ("code_of_a_replication", "''", "4: code: '' is not the dotted name of a module"),
-    "no figures": ("code_of_a_replication", "math", "4: code: math has no function figures(table)"),
+    "no figures": ("code_of_a_replication", "math", "4: code: math has no function figures(table, claims)"),
     # profiles and controls
     "no claims lost": (
         "rejects: [claim]",

@@ -44,7 +44,7 @@ sweep:
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spec]:
     module = ModuleType("code_of_a_sweep")
-    module.figures = lambda table: {}  # type: ignore[attr-defined]
+    module.figures = lambda table, claims: {}  # type: ignore[attr-defined]
     path = tmp_path_factory.mktemp("paper") / "result.yaml"
     path.write_text(TEXT, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:

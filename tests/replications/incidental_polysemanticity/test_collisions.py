@@ -11,9 +11,11 @@ from common.runs.shard import fit_shard
 from common.specs.sweep import shards
 from replications.incidental_polysemanticity import collisions, start_correlation
 from tests.conftest import SETTLING
+from tests.replications.under_test import UnderTest
 
 MODEL = "replications.incidental_polysemanticity.model"
 WIDTHS = np.array(list(collisions.PUBLISHED))
+COLLISIONS = UnderTest("incidental_polysemanticity/collisions")
 
 
 def table_of(counts: Any) -> pd.DataFrame:
@@ -143,9 +145,16 @@ def test_start_correlation_and_what_breaks_it(settling: Any) -> None:
     assert start_correlation.largest_wins(stays).mean() > 0.5
 
 
+def test_what_the_fit_takes_for_published_is_what_the_claims_say() -> None:
+    for m, (mean, sd) in collisions.PUBLISHED.items():
+        published = COLLISIONS.claims.published(f"count_m{m}")
+        assert (published.value, published.n) == (mean, collisions.PUBLISHED_NETWORKS)
+        assert published.sd == pytest.approx(sd * (16 / 15) ** 0.5, abs=0.006)
+
+
 def test_the_figure_shows_our_means_the_published_ones_and_the_law() -> None:
     table = table_of(np.arange(32).reshape(4, 8) + 1)
-    axes = collisions.figures(table)["collisions"].axes[0]
+    axes = COLLISIONS.figures(table)["collisions"].axes[0]
     law, *_ = axes.lines
     assert np.allclose(law.get_ydata(), 256**2 / (4 * np.asarray(law.get_xdata(), dtype=float)))
     published, ours = (bars[0] for bars in axes.containers)

@@ -1,6 +1,5 @@
 """Tests of noise.py and noise_model.py: the noise, the loss and its training worked out independently."""
 
-import io
 import itertools
 import math
 from collections.abc import Callable
@@ -22,20 +21,18 @@ from common.specs.document import parse_value
 from common.specs.spec import Spec, load_spec
 from common.specs.sweep import shards
 from common.verdicts.claims import Verdict, load_claims
-from common.verdicts.evaluate import evaluate
+from common.verdicts.evaluate import draw, evaluate
 from replications.incidental_polysemanticity import noise
 from replications.incidental_polysemanticity.noise import (
-    PUBLISHED,
-    PUBLISHED_GAUSSIAN,
-    PUBLISHED_START,
     SPHERE,
     Noise,
+    Reading,
     change,
     crossing,
     curves,
-    figures,
     lead,
     level,
+    readings,
 )
 from replications.incidental_polysemanticity.noise_model import STEPS, HiddenNoise, NoisyAutoencoder
 
@@ -450,24 +447,19 @@ def test_the_control_is_rejected_where_the_unbroken_run_of_its_size_passes() -> 
         assert {found[name] for name in rejected} == {verdict}
 
 
-def test_published_numbers_of_claims_and_figure_are_the_same() -> None:
-    shown = {(point.sigma, point.step, point.value) for point in PUBLISHED}
-    claimed = set()
-    for claim in CLAIMS.values():
-        arguments = claim.estimate.args
-        if (
-            claim.published is not None
-            and arguments.get("noise") == "bernoulli"
-            and "before" not in arguments
-        ):
-            value = claim.published.value
-            at = (value, arguments["height"]) if "height" in arguments else (arguments["steps"][0], value)
-            claimed.add((arguments["sigma"], *at))
-    assert shown == claimed
-    assert CLAIMS["start_first_shown"].published is not None
-    assert CLAIMS["start_first_shown"].published.value == pytest.approx(np.mean(PUBLISHED_START))
-    assert CLAIMS["gaussian_s0.1"].published is not None
-    assert CLAIMS["gaussian_s0.1"].published.value == pytest.approx(np.mean(PUBLISHED_GAUSSIAN))
+def test_the_figure_shows_the_published_points_that_claims_are_about() -> None:
+    assert readings(CLAIMS) == [
+        Reading(4000, 0.4, 580, 0, 0.15),
+        Reading(20_000, 0.775, 0, 0.0238, 0.15),
+        Reading(18_000, 0.4, 1450, 0, 0.1),
+        Reading(100_000, 0.79, 0, 0.0237, 0.1),
+        Reading(100_000, 0.316, 0, 0.0095, 0.07),
+    ]
+    panels = draw(noise, networks(AS_PUBLISHED), CLAIMS)["fourth_norm"].axes
+    marked = [line for line in panels[0].lines if line.get_marker() == "o"]
+    ends = [np.ravel([line.get_xdata(), line.get_ydata()]) for line in marked]
+    expected = [(6, CLAIMS.published("start_first_shown").value), *(one[:2] for one in readings(CLAIMS))]
+    np.testing.assert_array_equal(ends, expected)
 
 
 def test_margin_of_gaussian_levels_follows_its_rule() -> None:
@@ -486,6 +478,4 @@ def test_margin_of_gaussian_levels_follows_its_rule() -> None:
 def test_figure_is_drawn_from_any_part_of_the_sweep() -> None:
     table = networks(AS_PUBLISHED)
     for part in (table, networks(AS_PUBLISHED, last=5200), table[table["sigma"] == 0.15]):
-        drawn = figures(part)
-        assert list(drawn) == ["fourth_norm"]
-        drawn["fourth_norm"].savefig(io.BytesIO(), format="png", dpi=50)
+        assert list(draw(noise, part, CLAIMS)) == ["fourth_norm"]

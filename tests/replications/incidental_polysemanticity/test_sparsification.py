@@ -13,18 +13,13 @@ from common.features import generator
 from common.runs.shard import fit_shard
 from common.specs.spec import load_spec
 from common.specs.sweep import shards
-from common.verdicts.claims import Claim, Verdict, load_claims
-from common.verdicts.evaluate import evaluate
+from common.verdicts.claims import Claims, Verdict, load_claims
+from common.verdicts.evaluate import draw, evaluate
 from replications.incidental_polysemanticity import sparsification, sparsification_model
 from replications.incidental_polysemanticity.sparsification import (
-    PUBLISHED_ALIVE,
-    PUBLISHED_END,
-    PUBLISHED_WIDTH,
-    READING_ERROR,
     alive,
     alive_ratio,
     courses,
-    figures,
     l1_norm_ratio,
     largest_survives,
     mean_field_alive,
@@ -202,7 +197,7 @@ def test_a_model_in_a_shard() -> None:
         Sparsification([0], "ode", 10, 1e-3, 1e3, uneven=0.5)
 
 
-def claims() -> dict[str, Claim]:
+def claims() -> Claims:
     return load_claims(
         ROOT / "expected" / "incidental_polysemanticity" / "sparsification.yaml", sparsification
     )
@@ -223,18 +218,12 @@ def test_controls_are_rejected_and_would_pass_unbroken(control: str) -> None:
     assert {outcome.verdict for outcome in kept.values()} == {Verdict.REPRODUCED}
 
 
-def test_numbers_of_the_claims_are_those_of_the_code() -> None:
+def test_numbers_of_the_claims_follow_their_rules() -> None:
     found = claims()
-    for name, time in (("alive_1e3", 0.01), ("alive_1e4", 0.1)):
-        published = found[name].published
-        assert published is not None
-        assert published.value == PUBLISHED_ALIVE[time]
+    for name in ("alive_1e3", "alive_1e4"):
+        published = found.published(name)
         assert published.sd == pytest.approx(published.value**0.5, rel=5e-3)
-        assert published.reading_error == pytest.approx(READING_ERROR * published.value)
-        assert found[name].estimate.args == {"n_hidden": PUBLISHED_WIDTH, "time": time}
-    end = found["end_time"].published
-    assert end is not None
-    assert end.value == PUBLISHED_END
+        assert published.reading_error == pytest.approx(0.05 * published.value)
     for exponent in (3, 4, 5):
         theory = found[f"end_time_m1e{exponent}"].theory
         assert theory is not None
@@ -355,12 +344,12 @@ def test_what_is_missing_is_named() -> None:
 
 
 def test_figure_shows_networks_mean_and_prediction() -> None:
-    table = made_up(n_hidden=PUBLISHED_WIDTH, alive=1.5)
+    table = made_up(n_hidden=100_000, alive=1.5)
     table.loc[table["seed"] == 0, "alive_50"] *= 2
-    figure = figures(table)["sparsification"]
+    figure = draw(sparsification, table, claims())["sparsification"]
     left, right = figure.axes
     lines = {str(line.get_label()): line for line in left.get_lines()}
-    mean = courses(table, "alive", PUBLISHED_WIDTH)[:, 1:].mean(axis=0)
+    mean = courses(table, "alive", 100_000)[:, 1:].mean(axis=0)
     shown = next(line for label, line in lines.items() if label.startswith("their mean"))
     np.testing.assert_array_equal(np.asarray(shown.get_xdata()), TIMES[1:])
     np.testing.assert_allclose(np.asarray(shown.get_ydata()), mean)
@@ -368,9 +357,11 @@ def test_figure_shows_networks_mean_and_prediction() -> None:
     boosted = np.arange(1, len(TIMES)) == 50
     np.testing.assert_allclose(np.where(boosted, 2, 1.5) * prediction, mean)
     published = [(float(x), float(y)) for line in left.get_lines() for x, y in _markers(line)]
-    assert published == [*PUBLISHED_ALIVE.items(), (PUBLISHED_END, 1.0)]
+    assert published == [(0.01, 14500), (0.1, 250), (1.3, 1)]  # as expected/ has them
     assert not [pair for line in right.get_lines() for pair in _markers(line)]
-    assert figures(table[table["scheme"] == "ode"]) == {}
+    assert draw(sparsification, table[table["scheme"] == "ode"], claims()) == {}
+    narrow = draw(sparsification, made_up(n_hidden=10_000), claims())["sparsification"].axes[0]
+    assert not [pair for line in narrow.get_lines() for pair in _markers(line)]
 
 
 def _markers(line: Any) -> list[tuple[float, float]]:

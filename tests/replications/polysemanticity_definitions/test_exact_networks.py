@@ -17,7 +17,6 @@ from replications.polysemanticity_definitions.exact_networks import (
     FLOOR,
     effect,
     effect_over_optimizer,
-    figures,
     low,
     polysemantic,
     share_interval,
@@ -296,10 +295,10 @@ def test_intervals_of_the_figure() -> None:
 
 def test_figures_show_all_networks() -> None:
     table = made_up(seeds=2)
-    drawn_figures = figures(table)
+    drawn_figures = NETWORKS.figures(table)
     panels = drawn_figures["exact_networks_loss"].axes
-    points = sum(np.asarray(line.get_xdata()).size for axes in panels for line in axes.lines)
-    assert points == len(table) + 2 * 2  # and a line of two points across each panel
+    points = sum(len(np.asarray(dots.get_offsets())) for axes in panels for dots in axes.collections)
+    assert points == len(table)
     assert [axes.get_title(loc="left") for axes in panels] == ["|x|", "pairwise AND"]
     labels = [label.get_text() for label in drawn_figures["exact_networks_shares"].axes[0].get_xticklabels()]
     assert labels[2] == "AdamW\n.1"

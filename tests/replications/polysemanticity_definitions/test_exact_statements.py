@@ -300,7 +300,7 @@ def test_a_small_run_and_its_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     for regime in ("negative", "zero", "positive"):
         assert not_passed(table, regime).all()
     assert right(table).all()
-    figure = exact_statements.figures(table)["exact_statements"]
+    figure = STATEMENTS.figures(table)["exact_statements"]
     points = [np.asarray(line.get_xdata()) for line in figure.axes[2].lines if line.get_marker() == "o"]
     assert sum(x.size for x in points) == 21
 

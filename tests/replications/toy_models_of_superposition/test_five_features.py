@@ -1,6 +1,5 @@
 """Tests of five_features: the exact loss and its optima, shapes in the plane, estimates on made-up tables."""
 
-import io
 import math
 from collections.abc import Sequence
 
@@ -17,13 +16,13 @@ from replications.toy_models_of_superposition.five_features import (
     Panel,
     angle_difference,
     angle_within,
-    figures,
     held_out_ratio,
     length_ratio,
     loss,
     mean_bias,
     mean_norm,
     not_below_the_optimum,
+    published_lengths,
     select,
     shows,
 )
@@ -381,13 +380,13 @@ def test_trained_networks_find_the_optimum_of_two_features() -> None:
 
 def test_figures_are_drawn_of_what_is_there() -> None:
     table = ideal(20)
-    drawn = figures(table)
+    drawn = FIVE_FEATURES.figures(table)
     assert list(drawn) == ["five_features"]
-    drawn["five_features"].savefig(io.BytesIO(), format="png", dpi=50)
     plane = drawn["five_features"].axes[0]
     ends = [line.get_xydata()[0] for line in plane.lines if line.get_marker() == "o"]  # type: ignore[index]
     lengths = sorted(float(np.linalg.norm(end)) for end in ends)
     assert lengths == pytest.approx([0, 0, 0, 1, 1], abs=0.02)
     for part in ("s0", "s0.8"):
-        assert list(figures(table[table["part"] == part])) == ["five_features"]
-    assert figures(table[table["part"] == "s0.8_equal"]) == {}
+        assert list(FIVE_FEATURES.figures(table[table["part"] == part])) == ["five_features"]
+    assert FIVE_FEATURES.figures(table[table["part"] == "s0.8_equal"]) == {}
+    assert published_lengths(FIVE_FEATURES.claims) == pytest.approx((1.13, 1.19), abs=0.0005)

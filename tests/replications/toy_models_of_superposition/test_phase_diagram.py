@@ -1,7 +1,5 @@
 """Tests of phase_diagram.py: estimates on tables of made-up networks, whose answers are known."""
 
-import io
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,22 +11,23 @@ from common.metrics import feature_norm, superposition
 from common.style import BLUE, RED
 from replications.toy_models_of_superposition.phase_diagram import (
     EXACT_BOUNDARY,
-    NOT_LEARNED,
     PUBLISHED_BOUNDARY,
-    Selection,
     agreement,
     at_optimum,
     boundary,
     boundary_log_ratio,
-    cells,
-    colour,
     confused_loss,
     confused_product,
-    diagram,
-    figures,
     largest_step,
     phase,
     superposition_when_dense,
+)
+from replications.toy_models_of_superposition.phase_diagram_cells import Selection, cells, diagram
+from replications.toy_models_of_superposition.phase_diagram_figures import (
+    NOT_LEARNED,
+    PUBLISHED_AT_ONE,
+    colour,
+    published_boundary,
 )
 from replications.toy_models_of_superposition.phase_diagram_theory import (
     CONFIGURATIONS,
@@ -43,7 +42,8 @@ from replications.toy_models_of_superposition.phase_diagram_theory import (
 )
 from tests.replications.under_test import UnderTest
 
-CLAIMS = UnderTest("toy_models_of_superposition/phase_diagram").claims
+PHASES = UnderTest("toy_models_of_superposition/phase_diagram")
+CLAIMS = PHASES.claims
 CUT_DENSITIES = np.geomspace(1, 0.1, 60)
 STEP = CUT_DENSITIES[0] / CUT_DENSITIES[1]
 SELECTIONS: tuple[Selection, Selection] = ("published", "best")
@@ -96,7 +96,7 @@ def whole_table() -> pd.DataFrame:
         [
             ideal("two_features", 2, *GRID),
             ideal("three_features", 3, *GRID),
-            cuts_with_boundaries(PUBLISHED_BOUNDARY),
+            cuts_with_boundaries(published_boundary(CLAIMS)),
         ],
         ignore_index=True,
     )
@@ -157,11 +157,16 @@ def test_agreement_counts_the_planted_cells(part: str, n_features: int) -> None:
 def test_boundary_is_found_to_within_a_step(r: float, selection: Selection) -> None:
     planted = PUBLISHED_BOUNDARY[r]
     table = cuts_with_boundaries({r: planted})
-    if r == 1:
-        with pytest.raises(ValueError, match="r: the boundary is defined for importances other than 1"):
-            boundary(table, r, selection)
-        return
     assert abs(np.log(boundary(table, r, selection) / planted)) < np.log(STEP)
+
+
+def test_there_is_no_boundary_of_equal_importances() -> None:
+    with pytest.raises(ValueError, match="r: the boundary is defined for importances other than 1"):
+        boundary(cuts_with_boundaries({1.0: PUBLISHED_AT_ONE}), 1.0)
+
+
+def test_published_boundary_is_that_of_the_claims() -> None:
+    assert published_boundary(CLAIMS) == {**PUBLISHED_BOUNDARY, 1.0: PUBLISHED_AT_ONE}
 
 
 @pytest.mark.parametrize("r", [0.316, 3.16])
@@ -192,7 +197,7 @@ def test_boundary_log_ratio(factor: float) -> None:
     references = {"published": PUBLISHED_BOUNDARY, "exact": EXACT_BOUNDARY}
     references["theory"] = {r: float(theory_boundary(r, 2)) for r in EXACT_BOUNDARY}
     for name, at in references.items():
-        table = cuts_with_boundaries({r: factor * p for r, p in at.items() if r != 1})
+        table = cuts_with_boundaries({r: factor * p for r, p in at.items()})
         found = boundary_log_ratio(table, name)  # type: ignore[arg-type]
         assert found == pytest.approx(np.log(factor), abs=np.log(STEP) / 2)
 
@@ -329,9 +334,9 @@ def test_diagram_holds_the_selected_networks_in_their_places() -> None:
 
 def test_figures_are_those_of_the_parts_there() -> None:
     table = whole_table()
-    drawn = figures(table)
+    drawn = PHASES.figures(table)
     assert list(drawn) == ["two_features", "three_features", "cuts"]
-    for figure in drawn.values():
-        figure.savefig(io.BytesIO(), format="png", dpi=50)
-    assert list(figures(table[table["part"] == "three_features"])) == ["three_features"]
-    assert figures(table[:0]) == {}
+    shown = [line.get_xydata() for line in drawn["two_features"].axes[0].lines if line.get_marker() == "o"]
+    assert [tuple(point) for point in np.asarray(shown[0])] == [*published_boundary(CLAIMS).items()]
+    assert list(PHASES.figures(table[table["part"] == "three_features"])) == ["three_features"]
+    assert PHASES.figures(table[:0]) == {}
