@@ -63,7 +63,7 @@ def _columns(spec: Spec) -> set[str] | None:
         shapes.add(shape)
         rows = pd.concat([shard.rows.iloc[:1]] * 2, ignore_index=True)
         rows["seed"] = [first["seed"], first["seed"] + 1]
-        with blamed(f"{spec.name}: {spec.model_class.__name__}"):
+        with blamed(f"{spec.name}: {spec.model_class.__name__}", at=line_of(spec.model_class)):
             found = _try(spec, rows)
         if found is None:
             return None
