@@ -54,7 +54,7 @@ validate: $(INSTALLED) ## ask whether the checks work: faults planted, other see
 	.venv/bin/python -m tests.validation faults
 	.venv/bin/python -m tests.validation seeds
 
-lock: $(INSTALLED) ## pin and hash in requirements.lock what pyproject.toml asks for, for all platforms
+lock: .venv/bin/uv ## pin and hash in requirements.lock what pyproject.toml asks for, for all platforms
 	.venv/bin/uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes --all-extras --no-annotate \
 		--no-emit-package torch --no-emit-package pip --custom-compile-command 'make lock' \
 		--output-file requirements.lock pyproject.toml
@@ -65,6 +65,10 @@ audit: $(INSTALLED) ## look for known advisories on the pinned packages
 
 clean: ## remove the environment, results and caches
 	rm -rf .venv results docs/_build .hypothesis .mypy_cache .ruff_cache .pytest_cache *.egg-info build dist
+
+.venv/bin/uv:  # all that a lock needs: what is declared may not be installable with the lock as it is
+	$(PYTHON) -m venv .venv
+	$(PIP) 'uv>=0.13,<1'
 
 $(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from jaxtyping import Shaped
 from torch import Tensor
 
 
@@ -17,5 +18,5 @@ class Computed(ABC):
         self.seeds = list(seeds)
 
     @abstractmethod
-    def metrics(self) -> dict[str, Tensor]:
-        """What is kept of each instance, by name: tensors (instances, ...)."""
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
+        """What is kept of each instance, by name."""

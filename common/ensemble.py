@@ -1,13 +1,28 @@
-"""Many small networks of one shape, trained at once by one LightningModule."""
+"""Many small networks of one shape, trained at once by one LightningModule.
+
+Axes of tensors, as their types name them, here and in replications:
+
+    instances   the networks of an ensemble, always first
+    seeds       the different seeds of an ensemble: several instances may share one
+    draws       independent uniform numbers of one input, or those of each seed one after the other
+    batch       the inputs of a step
+    features    what an input is made of
+    hidden      the dimensions of the hidden layer, called neurons where each is looked at by itself
+    steps       of training
+
+An axis of size 1 (or maybe so: `#instances`) is shared by all. Tests check these types where functions are
+called, and only they do.
+"""
 
 import functools
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -16,8 +31,10 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
+from torchmetrics import MetricCollection
 
-from common.features import Blocks, Draws, Features, generator
+from common.features import Blocks, Draws, Factors, Features, Inputs, generator
+from common.metrics import PerInstance
 from common.system import compiling
 
 NUMERICS = 1
@@ -28,8 +45,10 @@ EVALUATION_BATCHES = 100
 BLOCK_STEPS = 50
 """Steps in one call of `training_step`, at most: what Lightning does around it takes as long as one."""
 
-Weights = dict[str, Tensor]
-Start = Callable[[np.random.Generator], Mapping[str, Tensor]]
+Weights = dict[str, Float[Tensor, "instances ..."]]
+"""The weights of networks, or their gradients, by name."""
+
+Start = Callable[[np.random.Generator], Mapping[str, Float[Tensor, "..."]]]
 Note = Callable[[str], None]
 Gradient = Callable[[Weights, dict[str, Tensor], Tensor, Tensor], tuple[Weights, Tensor]]
 
@@ -58,18 +77,25 @@ class Ensemble(LightningModule, ABC):
         factors: the model's arguments that differ between instances, a value or a tensor (instances,)
     """
 
+    measures: ClassVar[Mapping[str, Callable[..., Tensor]]] = {}
+    """Metrics of the weights alone, by column: functions that take weights by their names in `weights`."""
+
     compiled: bool
     """Whether loss and gradient ran compiled: not if that failed, or the model has ways of its own.
 
     Known once training has begun: what could not be compiled once is not tried again in the same process.
     """
 
-    seed_index: Tensor
-    steps: Tensor
+    seed_index: Int[Tensor, "instances"]
+    steps: Int[Tensor, "instances"]
     """After how many steps each network was found settled, or training ended: a tensor (instances,)."""
 
     def __init__(
-        self, features: Features, seeds: Sequence[int], start: Start, factors: Mapping[str, float | Tensor]
+        self,
+        features: Features,
+        seeds: Sequence[int],
+        start: Start,
+        factors: Mapping[str, float | Shaped[Tensor, "instances"]],
     ) -> None:
         super().__init__()
         self.features = features
@@ -94,43 +120,52 @@ class Ensemble(LightningModule, ABC):
 
     @staticmethod
     @abstractmethod
-    def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
-        """Each network's mean loss on its batch, a tensor (instances,): a pure function that is compiled.
+    def loss(weights: Weights, factors: Factors, x: Inputs) -> Float[Tensor, "instances"]:
+        """Each network's mean loss on its batch: a pure function that is compiled.
 
         Args:
-            weights: tensors (instances, ...), as `start` made them
-            factors: for each varying argument a tensor (instances, 1)
-            x: for each feature a tensor (instances, batch)
+            weights: as `start` made them
+            factors: the varying arguments, by name
+            x: the inputs, a tensor for each feature
         """
 
-    @abstractmethod
-    def metrics(self) -> dict[str, Tensor]:
-        """What is kept of each trained network, by name: tensors (instances, ...)."""
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
+        """What is kept of each trained network, by name: here the `measures`, and a model may add more."""
+        values = self.collection()(**{name: weight.detach() for name, weight in self.weights.items()})
+        return {name: values[name] for name in self.measures}  # the collection has its own order
 
-    def settled(self) -> Tensor | None:
-        """Whether each network's outcome can no longer change, a tensor (instances,) of bool.
+    @classmethod
+    def collection(cls) -> MetricCollection:
+        """The `measures` as metrics, for any LightningModule: `update` takes weights of networks by name."""
+        metrics = {name: PerInstance(function) for name, function in cls.measures.items()}
+        return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]  # a dict is invariant
+
+    def settled(self) -> Bool[Tensor, "instances"] | None:
+        """Whether each network's outcome can no longer change.
 
         Asked from time to time where a spec says `stop_when_settled`. None: this model has no such state.
         """
         return None
 
     @property
-    def factors(self) -> dict[str, Tensor]:
-        """The arguments that differ between instances, tensors (instances, 1)."""
+    def factors(self) -> dict[str, Float[Tensor, "instances 1"]]:
+        """The arguments that differ between instances, by name."""
         return {name: getattr(self, f"factor_{name}") for name in self.factor_names}
 
-    def add_factor(self, name: str, value: float | Tensor) -> None:
-        """Hand the loss an argument that differs between instances, a value or a tensor (instances,)."""
+    def add_factor(self, name: str, value: float | Shaped[Tensor, "instances"]) -> None:
+        """Hand the loss an argument that differs between instances, or one value for all."""
         column = torch.as_tensor(value, dtype=torch.float32).expand(len(self.seed_index)).unsqueeze(1)
         self.factor_names.append(name)
         self.register_buffer(f"factor_{name}", column.contiguous(), persistent=False)
 
-    def losses_and_gradients(self, uniforms: Tensor, seed_index: Tensor) -> tuple[Tensor, Weights]:
-        """Each network's loss (instances,) and its gradients, on the inputs made of `uniforms`.
+    def losses_and_gradients(
+        self, uniforms: Float[Tensor, "draws batch"], seed_index: Int[Tensor, "instances"]
+    ) -> tuple[Float[Tensor, "instances"], Weights]:
+        """Each network's loss and its gradients, on the inputs made of `uniforms`.
 
         Args:
-            uniforms: tensor (seeds * n_uniforms, batch)
-            seed_index: which of those seeds each instance sees, tensor (instances,)
+            uniforms: `n_uniforms` rows for each seed
+            seed_index: which of those seeds each instance sees
         """
         weights = {name: weight.detach() for name, weight in self.weights.items()}
         first_rows = seed_index * self.features.n_uniforms
@@ -163,8 +198,8 @@ class Ensemble(LightningModule, ABC):
         """What a model does after each step, which `global_step` counts; by default nothing."""
 
     @torch.inference_mode(False)  # in which gradients cannot be taken, and somebody's notebook may be
-    def evaluate(self) -> Tensor:
-        """Each network's mean loss on held-out inputs that all seeds share, a tensor (instances,)."""
+    def evaluate(self) -> Float[Tensor, "instances"]:
+        """Each network's mean loss on held-out inputs that all seeds share."""
         batches = iter(Draws(self.features, [0], stream="evaluation"))
         first = torch.zeros_like(self.seed_index)
         total = torch.zeros(len(first), dtype=torch.float64, device=self.device)
@@ -173,8 +208,8 @@ class Ensemble(LightningModule, ABC):
             total += self.losses_and_gradients(next(batches).to(self.device), first)[0]
         return total / n_batches
 
-    def state(self) -> dict[str, Tensor]:
-        """What training makes of the networks: weights and buffers by name, tensors (instances, ...)."""
+    def state(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
+        """What training makes of the networks: weights and buffers by name."""
         given = {"seed_index", *(f"factor_{name}" for name in self.factor_names)}
         tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         return {
@@ -210,7 +245,7 @@ class Ensemble(LightningModule, ABC):
         """Take back what `on_save_checkpoint` added."""
         self.restore(checkpoint["buffers"])
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: Mapping[str, Shaped[Tensor, "..."]]) -> None:
         """Put the networks in a `state`, that of other ensembles of the same shape."""
         for name, tensor in state.items():
             place, _, leaf = name.rpartition(".")

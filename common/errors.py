@@ -87,9 +87,11 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-def line_of(function: Callable[..., object]) -> str:
-    """FILE:LINE of where a function is defined."""
-    code = inspect.unwrap(function).__code__
+def line_of(what: Callable[..., object]) -> str:
+    """FILE:LINE of where a function or class is defined."""
+    if isinstance(what, type):
+        return f"{inspect.getsourcefile(what)}:{inspect.getsourcelines(what)[1]}"
+    code = inspect.unwrap(what).__code__
     return f"{code.co_filename}:{code.co_firstlineno}"
 
 

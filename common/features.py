@@ -4,18 +4,25 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32, Shaped
 from pydantic import Field
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
 T = TypeVar("T")
 VARYING = "may differ between the instances of one ensemble"
-Varying = Annotated[T | Tensor, VARYING]
-"""An argument that may differ between the instances of one ensemble: a value, or a tensor (instances,)."""
+Varying = Annotated[T | Shaped[Tensor, "instances"], VARYING]
+"""An argument that may differ between the instances of one ensemble: one value for all, or a tensor."""
+
+Factors = Mapping[str, Float[Tensor, "instances 1"]]
+"""The values of varying arguments, by name."""
+
+Inputs = Sequence[Float[Tensor, "#instances batch"]]
+"""A tensor for each feature: sums over the few features are written out, and compiled into one loop."""
 
 Density = Annotated[float, Field(gt=0, le=1)]
 """The probability that a feature is not zero, p = 1 - S."""
@@ -39,7 +46,9 @@ class Features(ABC):
     between two of them then shows the factor and not the sample.
     """
 
-    def __init__(self, n_features: int, batch_size: int, factors: Mapping[str, float | Tensor]) -> None:
+    def __init__(
+        self, n_features: int, batch_size: int, factors: Mapping[str, float | Shaped[Tensor, "instances"]]
+    ) -> None:
         if n_features < 1:
             raise ValueError(f"n_features: expected at least 1, got {n_features}")
         if batch_size < 1:
@@ -61,14 +70,14 @@ class Features(ABC):
         return (type(self), self.n_features, self.n_uniforms, self.structure)
 
     @abstractmethod
-    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
-        """The inputs, a tensor (instances, batch) for each feature: a pure function that is compiled.
+    def sample(self, uniforms: Inputs, factors: Factors) -> list[Float[Tensor, "instances batch"]]:
+        """The inputs, a tensor for each feature: a pure function that is compiled.
 
         It may depend on `n_features` and on what the class put into `structure`, on nothing else of `self`.
 
         Args:
-            uniforms: independent uniform numbers on [0, 1), `self.n_uniforms` tensors (instances, batch)
-            factors: for each varying argument a tensor (instances, 1)
+            uniforms: independent uniform numbers on [0, 1), `self.n_uniforms` tensors
+            factors: the varying arguments, by name
         """
 
 
@@ -82,7 +91,7 @@ class Independent(Features):
     def __init__(self, n_features: int, density: Varying[Density], batch_size: int = 1024) -> None:
         super().__init__(n_features, batch_size, {"density": density})
 
-    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+    def sample(self, uniforms: Inputs, factors: Factors) -> list[Float[Tensor, "instances batch"]]:
         """See `Features.sample`."""
         density = factors["density"]
         scale = 1 / density
@@ -112,7 +121,7 @@ class CorrelatedSets(_Sets):
     ) -> None:
         super().__init__(n_features, set_size, density, batch_size)
 
-    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+    def sample(self, uniforms: Inputs, factors: Factors) -> list[Float[Tensor, "instances batch"]]:
         """See `Features.sample`."""
         density = factors["density"]
         scale = 1 / density
@@ -138,7 +147,7 @@ class AnticorrelatedSets(_Sets):
         super().__init__(n_features, set_size, density, batch_size)
         self.n_uniforms = n_features // set_size
 
-    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+    def sample(self, uniforms: Inputs, factors: Factors) -> list[Float[Tensor, "instances batch"]]:
         """See `Features.sample`."""
         scale = self.set_size / factors["density"]
         inputs = []
@@ -160,13 +169,13 @@ class Basis(Features):
         super().__init__(n_features, n_features, {})
         self.n_uniforms = 0
 
-    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+    def sample(self, uniforms: Inputs, factors: Factors) -> list[Float[Tensor, "instances batch"]]:
         """Nothing: with W as the layer's weights the hidden layer of this batch is W itself."""
         return []
 
 
 class Draws(IterableDataset[Tensor]):
-    """Endless batches of uniforms for some seeds, each a tensor (seeds * n_uniforms, batch_size).
+    """Endless batches of uniforms for some seeds, each with `n_uniforms` rows for each seed.
 
     Args:
         features: what the uniforms are for
@@ -186,7 +195,7 @@ class Draws(IterableDataset[Tensor]):
         self.stream = stream
         self.skip = skip
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Float[Tensor, "draws batch"]]:
         """Start every seed's stream at its beginning, and draw what is to be skipped: SFC64 cannot jump."""
         generators = [generator(self.stream, seed) for seed in self.seeds]
         blocks, first = divmod(self.skip, self.BLOCK)
@@ -202,7 +211,7 @@ class Draws(IterableDataset[Tensor]):
             first = 0
 
 
-def fill_uniform(generator: np.random.Generator, out: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+def fill_uniform(generator: np.random.Generator, out: Float32[np.ndarray, "..."]) -> None:
     """Fill `out`, of an even number, with what `generator.random(dtype=float32)` gives, in half of the time.
 
     That makes one number after the other of 32 bits each, of which it drops 8; this, all at once.

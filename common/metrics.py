@@ -1,37 +1,43 @@
-r"""Geometry metrics of toy-model weights, for ensembles of many networks at once.
+r"""What a network's weights say of superposition and polysemanticity, for many networks at once.
 
-The definitions are those of Elhage et al. (2022), "Toy Models of Superposition", arXiv 2209.10652. The paper
-writes :math:`W` for the weights, :math:`m` rows (hidden dimensions) by :math:`n` columns (features);
-:math:`W_i` is column :math:`i`, the direction of feature :math:`i`, and :math:`\hat W_i = W_i / \|W_i\|`.
-Every metric here takes a stack of such matrices, shape ``(instances, n_hidden, n_features)``, treats each
-instance on its own, and comes in two forms: a pure function, and a :class:`torchmetrics.Metric` that collects
-instances over several updates.
+A stack of weight matrices has the axes instances, hidden and features: :math:`W`, of each instance, has
+:math:`m` rows (hidden dimensions or neurons) and :math:`n` columns (features); :math:`W_i` is column
+:math:`i`, the vector of feature :math:`i`, and :math:`\hat W_i = W_i / \|W_i\|`. Every metric is a pure
+function that treats each instance on its own; :class:`PerInstance` makes any of them a
+:class:`torchmetrics.Metric`.
 
-:func:`superposition` and :func:`feature_dimensionality` hold all pairs of features at once, so they need
-memory for ``instances * n_features ** 2`` numbers. For a big ensemble, update the class form with some
-instances at a time; what it keeps between updates is one number per feature.
+*Geometry*, as Elhage et al. (2022), "Toy Models of Superposition", arXiv 2209.10652, define it:
+:func:`feature_norm`, :func:`superposition`, :func:`feature_dimensionality`. The last two hold all pairs of
+features at once, so they need memory for ``instances * features ** 2`` numbers.
+
+*Counts*: neuron polysemanticity, and superposition in three senses. The words are used in different senses,
+and a network can have one without another. Trained weights are seldom exactly zero, so all senses share a
+*relative threshold* :math:`t`, which a result must state. Of a neuron and a feature with the weight
+:math:`W_{ki}`,
+
+- the neuron *responds* to the feature when :math:`|W_{ki}|` is above :math:`t` times the neuron's largest;
+- the feature is *on* the neuron when :math:`|W_{ki}|` is above :math:`t` times the feature's largest;
+- a neuron is silent, and a feature not represented, when its largest weight is at most :math:`t` times the
+  largest of the network.
+
+With these, more represented features than neurons always make a neuron polysemantic: a represented feature's
+largest weight is above :math:`t` times the largest of the network, so its neuron responds to it.
+
+Sources of the counts: Chan (2024), "Superposition is not 'just' neuron polysemanticity", and Nanda's glossary
+of mechanistic interpretability for superposition as more features than dimensions; Olah et al. (2020), "Zoom
+In", in the reading of Topper (2024), for a feature that is spread over neurons. The threshold is ours.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
-
-__all__ = [
-    "UNLEARNED_NORM",
-    "DimensionsPerFeature",
-    "FeatureDimensionality",
-    "FeatureNorm",
-    "Superposition",
-    "dimensions_per_feature",
-    "feature_dimensionality",
-    "feature_norm",
-    "superposition",
-]
 
 UNLEARNED_NORM: float = 1e-12
 """A feature whose norm is at most this counts as not learned: it has no direction.
@@ -40,159 +46,22 @@ Far below any trained weight, yet its square is still an ordinary number in floa
 """
 
 
-def _check_weights(weights: Tensor) -> None:
-    """Check that weights are a stack of non-empty real matrices.
-
-    Args:
-        weights: what a caller passed as weights
-
-    """
-    if weights.ndim != 3:
-        raise ValueError(
-            f"weights must have 3 axes (instances, n_hidden, n_features), got {tuple(weights.shape)}"
-        )
-    if not weights.is_floating_point():
-        raise ValueError(f"weights must be a floating-point tensor, got {weights.dtype}")
-    if weights.shape[1] == 0 or weights.shape[2] == 0:
-        raise ValueError(f"weights must have n_hidden > 0 and n_features > 0, got {tuple(weights.shape)}")
+# --- geometry
 
 
-def _feature_norm_update(weights: Tensor) -> Tensor:
-    """Check the weights and return the norm of each feature.
-
-    Args:
-        weights: stack of weight matrices, shape ``(instances, n_hidden, n_features)``
-
-    """
-    _check_weights(weights)
-    norms: Tensor = torch.linalg.vector_norm(weights, dim=1)
-    return norms
-
-
-def _is_unlearned(norms: Tensor) -> Tensor:
-    """Return where a feature counts as not learned.
-
-    Args:
-        norms: norm of each feature, shape ``(instances, n_features)``
-
-    """
-    # A NaN norm is not "at most" anything: it counts as learned, so that a diverged network gives NaN and
-    # does not pass for one that learned nothing.
-    return norms <= UNLEARNED_NORM
-
-
-def _overlaps_with_others(weights: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return feature norms, and :math:`\hat W_i \cdot W_j` at row i, column j with the diagonal set to 0.
-
-    The rows of features that are not learned are 0.
-
-    Args:
-        weights: stack of weight matrices, shape ``(instances, n_hidden, n_features)``
-
-    """
-    norms = _feature_norm_update(weights)
-    unlearned = _is_unlearned(norms)
-    # Dividing by 1 where there is no direction keeps values and gradients finite.
-    directions = weights / norms.masked_fill(unlearned, 1.0).unsqueeze(1)
-    overlaps = directions.masked_fill(unlearned.unsqueeze(1), 0.0).transpose(1, 2) @ weights
-    # The j = i term is masked, not subtracted after summing: subtraction would leave a rounding error in
-    # place of the exact 0 of orthogonal features.
-    itself = torch.eye(weights.shape[2], dtype=torch.bool, device=weights.device)
-    return norms, overlaps.masked_fill(itself, 0.0)
-
-
-def _superposition_update(weights: Tensor) -> Tensor:
-    """Check the weights and return the superposition of each feature.
-
-    Args:
-        weights: stack of weight matrices, shape ``(instances, n_hidden, n_features)``
-
-    """
-    _, overlaps = _overlaps_with_others(weights)
-    return overlaps.square().sum(dim=2)
-
-
-def _feature_dimensionality_update(weights: Tensor) -> Tensor:
-    r"""Check the weights and return the relative interference of each feature.
-
-    That is :math:`r_i = \sum_{j \neq i} (\hat W_i \cdot W_j)^2 / \|W_i\|^2`, infinite for a feature that is
-    not learned.
-
-    Args:
-        weights: stack of weight matrices, shape ``(instances, n_hidden, n_features)``
-
-    """
-    norms, overlaps = _overlaps_with_others(weights)
-    unlearned = _is_unlearned(norms)
-    # Dividing before squaring keeps the result the same at any scale of the weights: no square of a small
-    # norm underflows on the way.
-    relative = overlaps / norms.masked_fill(unlearned, 1.0).unsqueeze(2)
-    return relative.square().sum(dim=2).masked_fill(unlearned, torch.inf)
-
-
-def _feature_dimensionality_compute(relative_interference: Tensor) -> Tensor:
-    r"""Return the dimensionality of each feature.
-
-    The j = i term of the sum in :math:`D_i` is :math:`\|W_i\|^2`, so dividing above and below by it leaves
-    :math:`D_i = 1 / (1 + r_i)`.
-
-    Args:
-        relative_interference: :math:`r_i` of each feature, shape ``(instances, n_features)``
-
-    Example:
-        >>> import torch
-        >>> from common.metrics import _feature_dimensionality_compute
-        >>> _feature_dimensionality_compute(torch.tensor([[0.0, 1.0, torch.inf]]))
-        tensor([[1.0000, 0.5000, 0.0000]])
-
-    """
-    return 1 / (1 + relative_interference)
-
-
-def _dimensions_per_feature_update(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Check the weights and return the hidden size and the squared Frobenius norm of each instance.
-
-    Args:
-        weights: stack of weight matrices, shape ``(instances, n_hidden, n_features)``
-
-    """
-    _check_weights(weights)
-    squared_norm = weights.square().sum(dim=(1, 2))
-    # The hidden size is kept per instance, so that updates with different hidden sizes can be mixed.
-    return torch.full_like(squared_norm, weights.shape[1]), squared_norm
-
-
-def _dimensions_per_feature_compute(n_hidden: Tensor, squared_norm: Tensor) -> Tensor:
-    """Return the dimensions per feature of each instance.
-
-    Args:
-        n_hidden: hidden size of each instance, shape ``(instances,)``
-        squared_norm: squared Frobenius norm of each instance, shape ``(instances,)``
-
-    Example:
-        >>> import torch
-        >>> from common.metrics import _dimensions_per_feature_compute
-        >>> _dimensions_per_feature_compute(torch.tensor([2.0, 2.0]), torch.tensor([5.0, 0.0]))
-        tensor([0.4000,    inf])
-
-    """
-    return n_hidden / squared_norm
-
-
-def feature_norm(weights: Tensor) -> Tensor:
+def feature_norm(weight: Float[Tensor, "instances hidden features"]) -> Float[Tensor, "instances features"]:
     r"""Compute the norm of each feature: about 1 if the network represents it, about 0 if it does not.
 
     .. math:: \|W_i\|
 
     Args:
-        weights: stack of weight matrices, shape ``(instances, n_hidden, n_features)``
+        weight: stack of weight matrices
 
     Returns:
-        The norms, shape ``(instances, n_features)``.
+        The norms.
 
     Raises:
-        ValueError:
-            If ``weights`` is not 3-D, not floating point, or has an empty hidden or feature axis.
+        ValueError: if ``weight`` is not 3-D, not floating point, or has an empty hidden or feature axis.
 
     Source:
         Elhage et al. (2022), arXiv 2209.10652, section "Demonstrating Superposition".
@@ -204,10 +73,12 @@ def feature_norm(weights: Tensor) -> Tensor:
         tensor([[5., 1., 0.]])
 
     """
-    return _feature_norm_update(weights)
+    _check_weight(weight)
+    norms: Tensor = torch.linalg.vector_norm(weight, dim=1)
+    return norms
 
 
-def superposition(weights: Tensor) -> Tensor:
+def superposition(weight: Float[Tensor, "instances hidden features"]) -> Float[Tensor, "instances features"]:
     r"""Compute how much the other features overlap with the direction of each feature.
 
     .. math:: \sum_{j \neq i} (\hat W_i \cdot W_j)^2
@@ -216,14 +87,13 @@ def superposition(weights: Tensor) -> Tensor:
     one with norm at most :data:`UNLEARNED_NORM`.
 
     Args:
-        weights: stack of weight matrices, shape ``(instances, n_hidden, n_features)``
+        weight: stack of weight matrices
 
     Returns:
-        The superposition of each feature, shape ``(instances, n_features)``.
+        The superposition of each feature.
 
     Raises:
-        ValueError:
-            If ``weights`` is not 3-D, not floating point, or has an empty hidden or feature axis.
+        ValueError: if ``weight`` is not 3-D, not floating point, or has an empty hidden or feature axis.
 
     Source:
         Elhage et al. (2022), arXiv 2209.10652, section "Demonstrating Superposition".
@@ -235,10 +105,13 @@ def superposition(weights: Tensor) -> Tensor:
         tensor([[1., 1., 0.]])
 
     """
-    return _superposition_update(weights)
+    _, overlaps = _overlaps_with_others(weight)
+    return overlaps.square().sum(dim=2)
 
 
-def feature_dimensionality(weights: Tensor) -> Tensor:
+def feature_dimensionality(
+    weight: Float[Tensor, "instances hidden features"],
+) -> Float[Tensor, "instances features"]:
     r"""Compute the dimensionality of each feature: the share of a hidden dimension that it has to itself.
 
     .. math:: D_i = \frac{\|W_i\|^2}{\sum_j (\hat W_i \cdot W_j)^2}
@@ -248,14 +121,13 @@ def feature_dimensionality(weights: Tensor) -> Tensor:
     :math:`W`.
 
     Args:
-        weights: stack of weight matrices, shape ``(instances, n_hidden, n_features)``
+        weight: stack of weight matrices
 
     Returns:
-        The dimensionality of each feature, from 0 to 1, shape ``(instances, n_features)``.
+        The dimensionality of each feature, from 0 to 1.
 
     Raises:
-        ValueError:
-            If ``weights`` is not 3-D, not floating point, or has an empty hidden or feature axis.
+        ValueError: if ``weight`` is not 3-D, not floating point, or has an empty hidden or feature axis.
 
     Source:
         Elhage et al. (2022), arXiv 2209.10652, section "The Geometry of Superposition", under "Feature
@@ -268,295 +140,335 @@ def feature_dimensionality(weights: Tensor) -> Tensor:
         tensor([[0.5000, 0.5000, 1.0000]])
 
     """
-    return _feature_dimensionality_compute(_feature_dimensionality_update(weights))
+    norms, overlaps = _overlaps_with_others(weight)
+    unlearned = _is_unlearned(norms)
+    # The j = i term of the sum is |W_i|^2: divided by it above and below, D_i = 1 / (1 + r_i), where r_i is
+    # the sum of the others. Dividing before squaring keeps the result the same at any scale of the weights:
+    # no square of a small norm underflows on the way.
+    relative = overlaps / norms.masked_fill(unlearned, 1.0).unsqueeze(2)
+    relative_interference = relative.square().sum(dim=2).masked_fill(unlearned, torch.inf)
+    return 1 / (1 + relative_interference)
 
 
-def dimensions_per_feature(weights: Tensor) -> Tensor:
-    r"""Compute the hidden dimensions per represented feature of each network.
+# --- counts, relative to a threshold
 
-    .. math:: D^* = \frac{m}{\|W\|_F^2}
 
-    The squared Frobenius norm stands for the number of features represented, since each one adds about 1 to
-    it. The result is infinite if all weights are zero.
+def polysemantic_neurons(
+    weight: Float[Tensor, "instances neurons features"], threshold: float
+) -> Float[Tensor, "instances"]:
+    r"""Compute how many neurons respond to more than one feature.
+
+    .. math:: \left|\left\{k : \left|\{i : |W_{ki}| > t \max_j |W_{kj}|\}\right| > 1\right\}\right|
+
+    over the neurons that are not silent, :math:`\max_j |W_{kj}| > t \max_{lj} |W_{lj}|`.
 
     Args:
-        weights: stack of weight matrices, shape ``(instances, n_hidden, n_features)``
+        weight: stack of weight matrices
+        threshold: share of a neuron's largest weight above which it responds, :math:`t`
 
     Returns:
-        The dimensions per feature, shape ``(instances,)``.
+        The numbers of polysemantic neurons, NaN for a network that has diverged.
 
     Raises:
-        ValueError:
-            If ``weights`` is not 3-D, not floating point, or has an empty hidden or feature axis.
+        ValueError: if ``weight`` is not 3-D, not floating point, or has an empty neuron or feature axis, or
+            if ``threshold`` is not in [0, 1).
 
     Source:
-        Elhage et al. (2022), arXiv 2209.10652, section "The Geometry of Superposition", under "Uniform
-        Superposition".
+        Chan (2024); Nanda's glossary, "polysemanticity". The threshold is ours.
 
     Example:
         >>> import torch
-        >>> from common.metrics import dimensions_per_feature
-        >>> dimensions_per_feature(torch.tensor([[[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]]]))
-        tensor([0.5000])
+        >>> from common.metrics import polysemantic_neurons
+        >>> polysemantic_neurons(torch.tensor([[[1.0, 0.7], [0.0, 0.7]]]), threshold=0.1)
+        tensor([1.])
+        >>> one_large = torch.tensor([[[1.0, *10 * [0.05]]]])
+        >>> polysemantic_neurons(one_large, threshold=0.1), polysemantic_neurons(one_large, threshold=0.01)
+        (tensor([0.]), tensor([1.]))
 
     """
-    return _dimensions_per_feature_compute(*_dimensions_per_feature_update(weights))
+    _check_weight(weight)
+    _check_threshold(threshold)
+    features = _above_threshold(weight, threshold, dim=2).sum(dim=2)
+    return _nan_where_diverged((features > 1).sum(dim=1), weight)
 
 
-class _PerInstanceMetric(Metric):
-    """What the metrics here share: results hold one entry for each instance, at any number of instances."""
+def neurons_per_feature(
+    weight: Float[Tensor, "instances neurons features"], threshold: float
+) -> Float[Tensor, "instances features"]:
+    r"""Compute how many neurons each feature is on: more than one is superposition in the Zoom-In sense.
 
-    is_differentiable: bool = True
-    higher_is_better: bool | None = None
-    full_state_update: bool = False
+    .. math:: \left|\{k : |W_{ki}| > t \max_l |W_{li}|\}\right|
 
-    value_ndim: int = 2
-
-    def _wrap_compute(self, compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """Give a result with a single element its axes back.
-
-        torchmetrics squeezes such a result to a scalar. For an ensemble of one network that would make the
-        shape depend on the number of instances, and the class form differ from the function.
-
-        """
-        wrapped = super()._wrap_compute(compute)
-
-        @functools.wraps(compute)
-        def keep_axes(*args: Any, **kwargs: Any) -> Tensor:
-            value: Tensor = wrapped(*args, **kwargs)
-            return value.reshape((1,) * self.value_ndim) if value.ndim == 0 else value
-
-        return keep_axes
-
-    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Put the instances of another metric of the same kind before those of this one.
-
-        Args:
-            incoming_state: the other metric, or its state
-
-        """
-        super().merge_state(incoming_state)
-        # torchmetrics 1.9 keeps the cached result, so compute() would go on without the new instances.
-        self._computed = None
-
-
-class FeatureNorm(_PerInstanceMetric):
-    r"""Compute the norm of each feature: about 1 if the network represents it, about 0 if it does not.
-
-    .. math:: \|W_i\|
-
-    As input to ``forward`` and ``update`` the metric accepts:
-
-    - ``weights`` (:class:`~torch.Tensor`): stack of weight matrices of some of the instances, float tensor
-      with shape ``(instances, n_hidden, n_features)``
-
-    As output of ``compute`` the metric returns:
-
-    - ``norms`` (:class:`~torch.Tensor`): float tensor with shape ``(all instances so far, n_features)``, in
-      the order of the updates
+    It is 0 for a feature that is not represented, :math:`\max_l |W_{li}| \le t \max_{lj} |W_{lj}|`.
 
     Args:
+        weight: stack of weight matrices
+        threshold: share of a feature's largest weight above which it is on a neuron, :math:`t`
+
+    Returns:
+        The numbers of neurons, NaN for a network that has diverged.
+
+    Raises:
+        ValueError: if ``weight`` is not 3-D, not floating point, or has an empty neuron or feature axis, or
+            if ``threshold`` is not in [0, 1).
+
+    Source:
+        Olah et al. (2020), "Zoom In", in the reading of Topper (2024). The threshold is ours.
+
+    Example:
+        >>> import torch
+        >>> from common.metrics import neurons_per_feature
+        >>> neurons_per_feature(torch.tensor([[[1.0, 0.7, 0.0], [0.0, 0.7, 0.0]]]), threshold=0.1)
+        tensor([[1., 2., 0.]])
+
+    """
+    _check_weight(weight)
+    _check_threshold(threshold)
+    return _nan_where_diverged(_above_threshold(weight, threshold, dim=1).sum(dim=1), weight)
+
+
+def superposition_by_count(
+    weight: Float[Tensor, "instances neurons features"], threshold: float
+) -> Float[Tensor, "instances"]:
+    r"""Compute how many more features a network represents than it has dimensions.
+
+    .. math:: \max\left(0, \left|\{i : \max_k |W_{ki}| > t \max_{kj} |W_{kj}|\}\right| - m\right)
+
+    Superposition is a result above 0; then at least one neuron is polysemantic.
+
+    Args:
+        weight: stack of weight matrices
+        threshold: share of the network's largest weight above which a feature is represented, :math:`t`
+
+    Returns:
+        The numbers of features, NaN for a network that has diverged.
+
+    Raises:
+        ValueError: if ``weight`` is not 3-D, not floating point, or has an empty neuron or feature axis, or
+            if ``threshold`` is not in [0, 1).
+
+    Source:
+        Chan (2024); Nanda's glossary, "superposition". The threshold is ours.
+
+    Example:
+        >>> import torch
+        >>> from common.metrics import superposition_by_count
+        >>> superposition_by_count(torch.tensor([[[1.0, 0.7, 0.0], [0.0, 0.7, 1.0]]]), threshold=0.1)
+        tensor([1.])
+
+    """
+    represented = _represented_features(weight, threshold)
+    return _beyond(represented, torch.full_like(represented, weight.shape[1]))
+
+
+def superposition_by_rank(
+    weight: Float[Tensor, "instances neurons features"], threshold: float
+) -> Float[Tensor, "instances"]:
+    r"""Compute how many more features a network represents than its feature vectors span dimensions.
+
+    .. math:: \left|\{i : \max_k |W_{ki}| > t \max_{kj} |W_{kj}|\}\right| - \operatorname{rank}_t W
+
+    The rank is that of the represented features' vectors: their singular values above :math:`t` times the
+    largest. It is at most the number of neurons, so this is at least :func:`superposition_by_count`.
+
+    Args:
+        weight: stack of weight matrices
+        threshold: relative threshold of represented features and of singular values, :math:`t`
+
+    Returns:
+        The numbers of features, NaN for a network that has diverged.
+
+    Raises:
+        ValueError: if ``weight`` is not 3-D, not floating point, or has an empty neuron or feature axis, or
+            if ``threshold`` is not in [0, 1).
+
+    Source:
+        Chan (2024), where features share a smaller space than the layer's. The threshold is ours.
+
+    Example:
+        >>> import torch
+        >>> from common.metrics import superposition_by_count, superposition_by_rank
+        >>> weight = torch.tensor([[[1.0, -1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]])
+        >>> superposition_by_count(weight, threshold=0.1), superposition_by_rank(weight, threshold=0.1)
+        (tensor([0.]), tensor([1.]))
+
+    """
+    represented = _represented_features(weight, threshold)
+    on = _above_threshold(weight, threshold, dim=1).any(dim=1, keepdim=True)
+    finite = weight.isfinite().all(dim=(1, 2), keepdim=True)
+    # In float64, as no decomposition takes half precision; one that meets a NaN would fail for all instances.
+    vectors = weight.double().masked_fill(~(on & finite), 0.0)
+    values = torch.linalg.svdvals(vectors)
+    # Vectors that depend on each other have a last singular value that is zero but for rounding.
+    rounding = torch.finfo(weight.dtype).eps * max(weight.shape[1:])
+    rank = (values > max(threshold, rounding) * values[:, :1]).sum(dim=1)
+    return _beyond(represented, _nan_where_diverged(rank, weight))
+
+
+# --- as a metric of torchmetrics
+
+
+class PerInstance(Metric):
+    """A function of many networks at once as a metric, in any LightningModule or ``MetricCollection``.
+
+    ``update`` takes what the function takes: tensors whose first axis is the instances, of some of the
+    networks. As in a ``MetricCollection``, arguments by name that the function does not have are left out.
+    ``compute`` gives what the function gives, a tensor (instances, ...), of all networks so far, in the order
+    of the updates. Arguments that are the same for all stand in the function:
+    ``functools.partial(polysemantic_neurons, threshold=0.1)``.
+
+    Args:
+        function: from tensors (instances, ...) to a tensor (instances, ...)
         kwargs: keyword arguments of :class:`torchmetrics.Metric`
 
     Raises:
-        ValueError:
-            On update, if ``weights`` is not 3-D, not floating point, or has an empty hidden or feature axis.
-
-    Source:
-        Elhage et al. (2022), arXiv 2209.10652, section "Demonstrating Superposition".
+        ValueError: on update, if the function gives anything else.
 
     Example:
         >>> import torch
-        >>> from common.metrics import FeatureNorm
-        >>> metric = FeatureNorm()
-        >>> metric.update(torch.tensor([[[3.0, 1.0], [4.0, 0.0]]]))
-        >>> metric.update(torch.tensor([[[0.0, 2.0], [0.0, 0.0]]]))
-        >>> metric.compute()
+        >>> from torchmetrics import MetricCollection
+        >>> from common.metrics import PerInstance, feature_norm, superposition
+        >>> functions = {"norm": feature_norm, "overlap": superposition}
+        >>> metrics = MetricCollection({name: PerInstance(one) for name, one in functions.items()})
+        >>> metrics.update(weight=torch.tensor([[[3.0, 1.0], [4.0, 0.0]]]))
+        >>> metrics.update(weight=torch.tensor([[[0.0, 2.0], [0.0, 0.0]]]))
+        >>> metrics.compute()["norm"]
         tensor([[5., 1.],
                 [0., 2.]])
 
     """
 
-    norms: list[Tensor]
+    full_state_update: bool = False
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, function: Callable[..., Tensor], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("norms", default=[], dist_reduce_fx="cat")
+        self.function = function
+        self._values = f"values of {_identity(function)}"
+        self.add_state(self._values, default=[], dist_reduce_fx="cat")
 
-    def update(self, weights: Tensor) -> None:
-        """Update state with the weights of some instances."""
-        self.norms.append(_feature_norm_update(weights))
+    def update(self, *tensors: Tensor, **named: Tensor) -> None:
+        """Add what the function gives of some networks."""
+        taken = inspect.signature(self.function).parameters
+        value = self.function(*tensors, **{name: tensor for name, tensor in named.items() if name in taken})
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            got = "a number" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ValueError(f"{_identity(self.function)} gives {got}; expected a tensor (instances, ...)")
+        getattr(self, self._values).append(value.clone())  # it may be a weight, which training changes
 
     def compute(self) -> Tensor:
-        """Return the feature norms of all instances."""
-        return dim_zero_cat(self.norms)
+        """What the function gives of all networks so far."""
+        value: Tensor = dim_zero_cat(getattr(self, self._values))
+        self._n_axes = value.ndim
+        return value
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Put the networks of another metric of the same function before those of this one."""
+        super().merge_state(incoming_state)
+        # torchmetrics 1.9 keeps the cached result, so compute() would go on without the new instances.
+        self._computed = None
+
+    def _wrap_compute(self, compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Give a result with a single element its axes back, which torchmetrics squeezes to a scalar."""
+        wrapped = super()._wrap_compute(compute)
+
+        @functools.wraps(compute)
+        def keep_axes(*args: Any, **kwargs: Any) -> Tensor:
+            value: Tensor = wrapped(*args, **kwargs)
+            return value if value.ndim else value.reshape((1,) * self._n_axes)
+
+        return keep_axes
 
 
-class Superposition(_PerInstanceMetric):
-    r"""Compute how much the other features overlap with the direction of each feature.
+def _identity(function: Callable[..., Any]) -> str:
+    """Another text for each function: a ``MetricCollection`` takes metrics whose states agree for one."""
+    if isinstance(function, functools.partial):
+        return f"{_identity(function.func)}, {function.args}, {function.keywords}"
+    plain = inspect.isfunction(function) and "<" not in function.__qualname__
+    return f"{function.__module__}.{function.__qualname__}" if plain else repr(function)
 
-    .. math:: \sum_{j \neq i} (\hat W_i \cdot W_j)^2
 
-    It is 0 for a feature that is not learned; see :func:`superposition`.
+# --- what several of these use
 
-    As input to ``forward`` and ``update`` the metric accepts:
 
-    - ``weights`` (:class:`~torch.Tensor`): stack of weight matrices of some of the instances, float tensor
-      with shape ``(instances, n_hidden, n_features)``
+def _check_weight(weight: Tensor) -> None:
+    """Check that weights are a stack of non-empty real matrices."""
+    if weight.ndim != 3:
+        raise ValueError(f"weight must have 3 axes (instances, hidden, features), got {tuple(weight.shape)}")
+    if not weight.is_floating_point():
+        raise ValueError(f"weight must be a floating-point tensor, got {weight.dtype}")
+    if weight.shape[1] == 0 or weight.shape[2] == 0:
+        raise ValueError(
+            f"weight must have at least one hidden dimension and one feature, got {tuple(weight.shape)}"
+        )
 
-    As output of ``compute`` the metric returns:
 
-    - ``superposition`` (:class:`~torch.Tensor`): float tensor with shape
-      ``(all instances so far, n_features)``, in the order of the updates
+def _check_threshold(threshold: float) -> None:
+    """Check that a threshold is a share of something."""
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold must be at least 0 and below 1, got {threshold:g}")
+
+
+def _is_unlearned(norms: Float[Tensor, "instances features"]) -> Bool[Tensor, "instances features"]:
+    """Return where a feature counts as not learned, from the norm of each."""
+    # A NaN norm is not "at most" anything: it counts as learned, so that a diverged network gives NaN and
+    # does not pass for one that learned nothing.
+    return norms <= UNLEARNED_NORM
+
+
+def _overlaps_with_others(
+    weight: Float[Tensor, "instances hidden features"],
+) -> tuple[Float[Tensor, "instances features"], Float[Tensor, "instances features features"]]:
+    r"""Return feature norms, and :math:`\hat W_i \cdot W_j` at row i, column j with the diagonal set to 0.
+
+    The rows of features that are not learned are 0.
+    """
+    _check_weight(weight)
+    norms = torch.linalg.vector_norm(weight, dim=1)
+    unlearned = _is_unlearned(norms)
+    # Dividing by 1 where there is no direction keeps values and gradients finite.
+    directions = weight / norms.masked_fill(unlearned, 1.0).unsqueeze(1)
+    overlaps = directions.masked_fill(unlearned.unsqueeze(1), 0.0).transpose(1, 2) @ weight
+    # The j = i term is masked, not subtracted after summing: subtraction would leave a rounding error in
+    # place of the exact 0 of orthogonal features.
+    itself = torch.eye(weight.shape[2], dtype=torch.bool, device=weight.device)
+    return norms, overlaps.masked_fill(itself, 0.0)
+
+
+def _above_threshold(
+    weight: Float[Tensor, "instances neurons features"], threshold: float, dim: int
+) -> Bool[Tensor, "instances neurons features"]:
+    """Return where the size of a weight is above the threshold, along neurons or along features.
 
     Args:
-        kwargs: keyword arguments of :class:`torchmetrics.Metric`
-
-    Raises:
-        ValueError:
-            On update, if ``weights`` is not 3-D, not floating point, or has an empty hidden or feature axis.
-
-    Source:
-        Elhage et al. (2022), arXiv 2209.10652, section "Demonstrating Superposition".
-
-    Example:
-        >>> import torch
-        >>> from common.metrics import Superposition
-        >>> metric = Superposition()
-        >>> metric.update(torch.tensor([[[1.0, -1.0], [0.0, 0.0]]]))
-        >>> metric.update(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]))
-        >>> metric.compute()
-        tensor([[1., 1.],
-                [0., 0.]])
+        weight: stack of weight matrices
+        threshold: share of the largest weight along ``dim``, and of that one in the largest of all
+        dim: 1 to compare the weights of a feature, 2 to compare those of a neuron
 
     """
-
-    superposition: list[Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("superposition", default=[], dist_reduce_fx="cat")
-
-    def update(self, weights: Tensor) -> None:
-        """Update state with the weights of some instances."""
-        self.superposition.append(_superposition_update(weights))
-
-    def compute(self) -> Tensor:
-        """Return the superposition of each feature of all instances."""
-        return dim_zero_cat(self.superposition)
+    sizes = weight.abs()
+    largest = sizes.amax(dim=dim, keepdim=True)
+    of_all = sizes.amax(dim=(1, 2), keepdim=True)
+    return (sizes > threshold * largest) & (largest > threshold * of_all)
 
 
-class FeatureDimensionality(_PerInstanceMetric):
-    r"""Compute the dimensionality of each feature: the share of a hidden dimension that it has to itself.
-
-    .. math:: D_i = \frac{\|W_i\|^2}{\sum_j (\hat W_i \cdot W_j)^2}
-
-    The sum is over all features, including :math:`j = i`. It is 0 for a feature that is not learned; see
-    :func:`feature_dimensionality`.
-
-    As input to ``forward`` and ``update`` the metric accepts:
-
-    - ``weights`` (:class:`~torch.Tensor`): stack of weight matrices of some of the instances, float tensor
-      with shape ``(instances, n_hidden, n_features)``
-
-    As output of ``compute`` the metric returns:
-
-    - ``dimensionality`` (:class:`~torch.Tensor`): float tensor with shape
-      ``(all instances so far, n_features)``, in the order of the updates
-
-    Args:
-        kwargs: keyword arguments of :class:`torchmetrics.Metric`
-
-    Raises:
-        ValueError:
-            On update, if ``weights`` is not 3-D, not floating point, or has an empty hidden or feature axis.
-
-    Source:
-        Elhage et al. (2022), arXiv 2209.10652, section "The Geometry of Superposition", under "Feature
-        Dimensionality".
-
-    Example:
-        >>> import torch
-        >>> from common.metrics import FeatureDimensionality
-        >>> metric = FeatureDimensionality()
-        >>> metric.update(torch.tensor([[[1.0, -1.0], [0.0, 0.0]]]))
-        >>> metric.update(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]))
-        >>> metric.compute()
-        tensor([[0.5000, 0.5000],
-                [1.0000, 1.0000]])
-
-    """
-
-    relative_interference: list[Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("relative_interference", default=[], dist_reduce_fx="cat")
-
-    def update(self, weights: Tensor) -> None:
-        """Update state with the weights of some instances."""
-        self.relative_interference.append(_feature_dimensionality_update(weights))
-
-    def compute(self) -> Tensor:
-        """Return the dimensionality of each feature of all instances."""
-        return _feature_dimensionality_compute(dim_zero_cat(self.relative_interference))
+def _represented_features(
+    weight: Float[Tensor, "instances neurons features"], threshold: float
+) -> Float[Tensor, "instances"]:
+    """Return how many features each network represents, NaN for one that has diverged."""
+    return _nan_where_diverged((neurons_per_feature(weight, threshold) > 0).sum(dim=1), weight)
 
 
-class DimensionsPerFeature(_PerInstanceMetric):
-    r"""Compute the hidden dimensions per represented feature of each network.
+def _beyond(
+    represented: Float[Tensor, "instances"], dimensions: Float[Tensor, "instances"]
+) -> Float[Tensor, "instances"]:
+    """Return how many features there are beyond the number of dimensions, 0 if there are not more."""
+    return (represented - dimensions).clamp(min=0)
 
-    .. math:: D^* = \frac{m}{\|W\|_F^2}
 
-    It is infinite for a network whose weights are all zero.
-
-    As input to ``forward`` and ``update`` the metric accepts:
-
-    - ``weights`` (:class:`~torch.Tensor`): stack of weight matrices of some of the instances, float tensor
-      with shape ``(instances, n_hidden, n_features)``
-
-    As output of ``compute`` the metric returns:
-
-    - ``dimensions`` (:class:`~torch.Tensor`): float tensor with shape ``(all instances so far,)``, in the
-      order of the updates
-
-    Args:
-        kwargs: keyword arguments of :class:`torchmetrics.Metric`
-
-    Raises:
-        ValueError:
-            On update, if ``weights`` is not 3-D, not floating point, or has an empty hidden or feature axis.
-
-    Source:
-        Elhage et al. (2022), arXiv 2209.10652, section "The Geometry of Superposition", under "Uniform
-        Superposition".
-
-    Example:
-        >>> import torch
-        >>> from common.metrics import DimensionsPerFeature
-        >>> metric = DimensionsPerFeature()
-        >>> metric.update(torch.tensor([[[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]]]))
-        >>> metric.update(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]))
-        >>> metric.compute()
-        tensor([0.5000, 1.0000])
-
-    """
-
-    value_ndim: int = 1
-
-    n_hidden: list[Tensor]
-    squared_norm: list[Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("n_hidden", default=[], dist_reduce_fx="cat")
-        self.add_state("squared_norm", default=[], dist_reduce_fx="cat")
-
-    def update(self, weights: Tensor) -> None:
-        """Update state with the weights of some instances."""
-        n_hidden, squared_norm = _dimensions_per_feature_update(weights)
-        self.n_hidden.append(n_hidden)
-        self.squared_norm.append(squared_norm)
-
-    def compute(self) -> Tensor:
-        """Return the dimensions per feature of all instances."""
-        return _dimensions_per_feature_compute(dim_zero_cat(self.n_hidden), dim_zero_cat(self.squared_norm))
+def _nan_where_diverged(
+    counts: Shaped[Tensor, "instances *rest"], weight: Float[Tensor, "instances neurons features"]
+) -> Float[Tensor, "instances *rest"]:
+    """Return counts as numbers of the weights' type, NaN for networks with a weight that is not finite."""
+    diverged = ~weight.isfinite().all(dim=(1, 2))
+    shape = (-1, *(1,) * (counts.ndim - 1))
+    return counts.to(weight.dtype).masked_fill(diverged.reshape(shape), torch.nan)

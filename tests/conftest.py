@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
+
+from tests import shapes
+
+shapes.install()  # before anything imports what it checks
 
 from common import ensemble
 from common.cli import main
@@ -117,6 +122,12 @@ def commit_all(root: Path) -> None:
 def _as_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """In CI, too, commands do what they do for someone at a desk."""
     monkeypatch.delenv("CI", raising=False)
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As users run it: types of tensors are not checked."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

@@ -258,8 +258,8 @@ def with_loss(loss: Tensor, ensemble: Ensemble) -> dict[str, Tensor]:
     metrics = ensemble.metrics()
     if "loss" in metrics:
         raise InputError(
-            f"{line_of(type(ensemble).metrics)}: {type(ensemble).__name__}.metrics: 'loss' is the column of "
-            "the held-out loss; give this metric another name"
+            f"{_at_metrics(ensemble)}: 'loss' is the column of the held-out loss; give this metric another "
+            "name"
         )
     return {"loss": loss, **metrics}
 
@@ -270,7 +270,7 @@ def check_metrics(model: Ensemble | Computed, columns: Mapping[str, Tensor], row
     Raises:
         InputError: if one is no such tensor, or two columns would have one name.
     """
-    place = f"{line_of(type(model).metrics)}: {type(model).__name__}.metrics"
+    place = _at_metrics(model)
     names = [str(name) for name in rows]
     for metric, value in columns.items():
         if not isinstance(value, Tensor) or value.shape[:1] != (len(rows),):
@@ -284,6 +284,14 @@ def check_metrics(model: Ensemble | Computed, columns: Mapping[str, Tensor], row
         if count > 1:
             raise InputError(f"{place}: {name!r} is a column already; give this metric another name")
     return names
+
+
+def _at_metrics(model: Ensemble | Computed) -> str:
+    """FILE:LINE and name of what says which metrics a model has: its method, or its `measures` alone."""
+    cls = type(model)
+    if cls.metrics is Ensemble.metrics:
+        return f"{line_of(cls)}: {cls.__name__}.measures"
+    return f"{line_of(cls.metrics)}: {cls.__name__}.metrics"
 
 
 def diverged(table: pd.DataFrame) -> pd.DataFrame:

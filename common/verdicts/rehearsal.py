@@ -62,7 +62,7 @@ def _columns(spec: Spec) -> set[str] | None:
         shapes.add(shape)
         rows = pd.concat([shard.rows.iloc[:1]] * 2, ignore_index=True)
         rows["seed"] = [first["seed"], first["seed"] + 1]
-        with blamed(f"{spec.name}: {spec.model_class.__name__}"):
+        with blamed(f"{spec.name}: {spec.model_class.__name__}", at=line_of(spec.model_class)):
             tried = _try(spec, rows)
         if tried is None:
             return None

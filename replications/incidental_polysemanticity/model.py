@@ -1,15 +1,16 @@
 """The autoencoder of Lecomte et al. 2023 with L1 regularisation, as an ensemble."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import Field
 from torch import Tensor
 
 from common.ensemble import Ensemble, Weights
-from common.features import Basis, Varying, generator
+from common.features import Basis, Factors, Inputs, Varying, generator
 from replications.incidental_polysemanticity import winners
 
 NonNegative = Annotated[float, Field(ge=0)]
@@ -39,6 +40,19 @@ class L1Autoencoder(Ensemble):
         l1: weight of the L1 norm, lambda in the paper
     """
 
+    measures: ClassVar = {
+        function.__name__: function
+        for function in (
+            winners.polysemantic_neurons,
+            winners.opposed_neurons,
+            winners.opposed_pairs,
+            winners.crowded_features,
+            winners.features_with_one_winner,
+            winners.features_near_zero_or_one,
+            winners.winner_weight,
+        )
+    }
+
     def __init__(
         self,
         features: Basis,
@@ -50,21 +64,23 @@ class L1Autoencoder(Ensemble):
             raise ValueError(f"features: expected the standard basis, got {type(features).__name__}")
         self.n_hidden = n_hidden
 
-        def start(random: np.random.Generator) -> dict[str, Tensor]:
+        def start(random: np.random.Generator) -> dict[str, Float[Tensor, "features hidden"]]:
             return {"weight": start_weights(random, features.n_features, n_hidden)}
 
         super().__init__(features, seeds, start, {"l1": l1})
         self._scratch: list[Tensor] = []
 
     @staticmethod
-    def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
+    def loss(weights: Weights, factors: Factors, x: Inputs) -> Float[Tensor, "instances"]:
         """See `Ensemble.loss`."""
         weight = weights["weight"]
         output = torch.relu(weight @ weight.mT)
         error = (output - torch.eye(weight.shape[1], device=weight.device)).square().sum(dim=(1, 2))
         return error + factors["l1"].squeeze(1) * weight.abs().sum(dim=(1, 2))
 
-    def losses_and_gradients(self, uniforms: Tensor, seed_index: Tensor) -> tuple[Tensor, Weights]:
+    def losses_and_gradients(
+        self, uniforms: Float[Tensor, "draws batch"], seed_index: Int[Tensor, "instances"]
+    ) -> tuple[Float[Tensor, "instances"], Weights]:
         """See `Ensemble.losses_and_gradients`: by two matrix products, where autograd needs five.
 
         With A = W W^T the gradient is 4 ((ReLU(A) - 1) * [A > 0]) W + l1 sign(W). It stands in a buffer of
@@ -86,13 +102,15 @@ class L1Autoencoder(Ensemble):
         return losses, {"weight": gradient.addcmul_(sign, l1[:, None, None])}
 
     @staticmethod
-    def residual_and_slope(overlap: Tensor) -> tuple[Tensor, Tensor]:
-        """ReLU(A) - 1 and the slope of the ReLU, for A of shape (instances, features, features)."""
+    def residual_and_slope(
+        overlap: Float[Tensor, "instances features features"],
+    ) -> tuple[Float[Tensor, "instances features features"], Shaped[Tensor, "instances features features"]]:
+        """ReLU(A) - 1 and the slope of the ReLU, for an `overlap` A."""
         residual = torch.relu(overlap)
         residual.diagonal(dim1=1, dim2=2).sub_(1)
         return residual, overlap > 0
 
-    def settled(self) -> Tensor:
+    def settled(self) -> Bool[Tensor, "instances"]:
         """See `Ensemble.settled`."""
         size = self.weights["weight"].detach().abs()
         ones = (size - 1).abs() <= SETTLED_ONE
@@ -100,26 +118,18 @@ class L1Autoencoder(Ensemble):
         settled: Tensor = ((ones.sum(dim=2) == 1) & (ones | zeros).all(dim=2)).all(dim=1)
         return settled
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
         """Counts of each network's winners, as in `winners`, and the steps after which it was settled."""
-        weight = self.weights["weight"].detach()
-        return {
-            "polysemantic_neurons": winners.polysemantic_neurons(weight),
-            "opposed_neurons": winners.opposed_neurons(weight),
-            "opposed_pairs": winners.opposed_pairs(weight),
-            "crowded_features": winners.crowded_features(weight),
-            "features_with_one_winner": winners.features_with_one_winner(weight),
-            "features_near_zero_or_one": winners.features_near_zero_or_one(weight),
-            "winner_weight": winners.winner_weight(weight),
-            "steps": self.steps,
-        }
+        return {**super().metrics(), "steps": self.steps}
 
 
 class LinearL1Autoencoder(L1Autoencoder):
     """A control without the ReLU: overlaps of either sign count as interference."""
 
     @staticmethod
-    def residual_and_slope(overlap: Tensor) -> tuple[Tensor, Tensor]:
+    def residual_and_slope(
+        overlap: Float[Tensor, "instances features features"],
+    ) -> tuple[Float[Tensor, "instances features features"], Shaped[Tensor, "instances features features"]]:
         """A - 1, and 1."""
         residual = overlap.clone()
         residual.diagonal(dim1=1, dim2=2).sub_(1)
@@ -130,15 +140,19 @@ class NoInterference(L1Autoencoder):
     """A control in which features do not see each other: only the diagonal of the output is in the loss."""
 
     @staticmethod
-    def residual_and_slope(overlap: Tensor) -> tuple[Tensor, Tensor]:
+    def residual_and_slope(
+        overlap: Float[Tensor, "instances features features"],
+    ) -> tuple[Float[Tensor, "instances features features"], Shaped[Tensor, "instances features features"]]:
         """ReLU(A) - 1 and the ReLU's slope on the diagonal, 0 elsewhere."""
         residual, slope = L1Autoencoder.residual_and_slope(overlap)
         diagonal = torch.eye(overlap.shape[1], device=overlap.device)
         return residual * diagonal, slope * diagonal
 
 
-def start_weights(random: np.random.Generator, n_features: int, n_hidden: int) -> Tensor:
-    """The start weights of one network, (features, neurons): normal, standard deviation 1 / sqrt(n_hidden).
+def start_weights(
+    random: np.random.Generator, n_features: int, n_hidden: int
+) -> Float[Tensor, "features hidden"]:
+    """The start weights of one network: normal, standard deviation 1 / sqrt(n_hidden).
 
     They are others at each width, as are the published networks: claims on several widths take them as
     independent.
@@ -155,13 +169,13 @@ class StartCorrelation(L1Autoencoder):
     A feature's winner here is its largest weight at the end, so that there is one in any case.
     """
 
-    def start(self) -> Tensor:
-        """The start weights (instances, features, neurons), drawn again from their seeds."""
+    def start(self) -> Float[Tensor, "instances features hidden"]:
+        """The start weights, drawn again from their seeds."""
         shape = (self.features.n_features, self.n_hidden)
         starts = [start_weights(generator("start", seed), *shape) for seed in self.distinct_seeds]
         return torch.stack(starts).to(self.device)[self.seed_index]
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
         """Products of start and end, and how each feature's winner stood at the start."""
         start, end = self.start(), self.weights["weight"].detach()
         products = torch.bmm(start, end.mT)
@@ -188,6 +202,6 @@ class StartCorrelation(L1Autoencoder):
 class OtherStart(StartCorrelation):
     """A control that compares each feature's end with the start of the next feature."""
 
-    def start(self) -> Tensor:
+    def start(self) -> Float[Tensor, "instances features hidden"]:
         """The start weights, each feature with those of the one before it."""
         return super().start().roll(1, dims=1)

@@ -1,15 +1,16 @@
 """The autoencoder of Lecomte et al. 2023 with noise on its hidden layer, as an ensemble."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from pydantic import Field
 from torch import Tensor
 
 from common.ensemble import Ensemble, Weights
-from common.features import Features, Varying
+from common.features import Factors, Features, Inputs, Varying
 
 ExcessKurtosis = Literal[-2, 0, 3]
 """The noise by its fourth cumulant over its squared variance: -2 Bernoulli, 0 Gaussian, 3 Laplace."""
@@ -45,8 +46,10 @@ class HiddenNoise(Features):
         super().__init__(n_features, n_hidden, {"excess_kurtosis": excess_kurtosis, "sigma": sigma})
         self.n_uniforms = 1
 
-    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
-        """The noise, one tensor (instances, hidden), from one such tensor of uniforms.
+    def sample(
+        self, uniforms: Sequence[Float[Tensor, "instances hidden"]], factors: Factors
+    ) -> list[Float[Tensor, "instances hidden"]]:
+        """The noise, one tensor, from one of uniforms.
 
         By the inverse distribution functions, of 2u - 1 moved by half its spacing. As u has 24 bits, this is
         exact, symmetric about 0, and never 0 or +-1, where the noise would be 0 or infinite.
@@ -74,7 +77,7 @@ class NoisyAutoencoder(Ensemble):
     def __init__(self, features: HiddenNoise, seeds: Sequence[int]) -> None:
         shape = (features.n_features, features.batch_size)
 
-        def start(generator: np.random.Generator) -> dict[str, Tensor]:
+        def start(generator: np.random.Generator) -> dict[str, Float[Tensor, "features hidden"]]:
             weight = generator.standard_normal(shape, dtype=np.float32) / np.float32(shape[1] ** 0.5)
             return {"weight": torch.from_numpy(weight)}
 
@@ -82,8 +85,8 @@ class NoisyAutoencoder(Ensemble):
         self.fourth_norms: list[Tensor] = []
 
     @staticmethod
-    def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
-        """See `Ensemble.loss`; `x` is the noise, a tensor (instances, hidden)."""
+    def loss(weights: Weights, factors: Factors, x: Inputs) -> Float[Tensor, "instances"]:
+        """See `Ensemble.loss`; `x` is the noise, one tensor (instances, hidden)."""
         weight = weights["weight"]
         # as one small product: by products and sums written out it compiles longer and runs no faster
         output = torch.relu((weight + x[0].unsqueeze(1)) @ weight.mT)
@@ -109,7 +112,7 @@ class NoisyAutoencoder(Ensemble):
         super().on_load_checkpoint(checkpoint)
         self.fourth_norms = [norm.to(self.device) for norm in checkpoint["fourth_norms"]]
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
         """The fourth norm over time, and lengths and directions of the trained rows; means over features.
 
         `fourth_norm`, tensor (instances, steps): after those of `STEPS` that training reached. Tensors
@@ -123,6 +126,6 @@ class NoisyAutoencoder(Ensemble):
             "scaled_fourth_norm": (squares.square().sum(dim=2) / squared_norm.square()).mean(dim=1),
         }
 
-    def _fourth_norm(self) -> Tensor:
+    def _fourth_norm(self) -> Float[Tensor, "instances"]:
         fourth_norm: Tensor = self.weights["weight"].detach().pow(4).sum(dim=2).mean(dim=1)
         return fourth_norm

@@ -1,17 +1,18 @@
 """The ensembles behind three questions of readers: features on together, rotations, duplicated neurons."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Float64, Int, Shaped
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from common.ensemble import Ensemble, Weights
-from common.features import Basis, Features, Varying, generator
+from common.features import Basis, Factors, Features, Inputs, Varying, generator
 from replications.incidental_polysemanticity.model import L1Autoencoder, NonNegative, start_weights
 from replications.incidental_polysemanticity.winners import NEAR_ZERO, is_winner, polysemantic_neurons
 
@@ -34,8 +35,8 @@ class Cooccurring(Features):
     def __init__(self, n_features: int, probability: Varying[Probability], batch_size: int = 64) -> None:
         super().__init__(n_features, batch_size, {"probability": probability})
 
-    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
-        """The inputs, n_features tensors (instances, n_features + batch_size): see `Features.sample`."""
+    def sample(self, uniforms: Inputs, factors: Factors) -> list[Float[Tensor, "instances inputs"]]:
+        """The inputs, `n_features` + `batch_size` of each feature: see `Features.sample`."""
         return list(cooccurring(torch.stack(list(uniforms), dim=1), factors["probability"]).unbind(dim=1))
 
 
@@ -43,15 +44,17 @@ class OneAtATime(Cooccurring):
     """A control: features that are never on together, whatever probability the sweep says."""
 
     def __init__(self, n_features: int, probability: Varying[Probability], batch_size: int = 64) -> None:
-        super().__init__(n_features, torch.zeros_like(torch.as_tensor(probability)), batch_size)
+        super().__init__(n_features, 0.0, batch_size)
 
 
-def cooccurring(uniforms: Tensor, probability: Tensor) -> Tensor:
-    """The inputs of `Cooccurring`, of shape (instances, features, features + batch).
+def cooccurring(
+    uniforms: Float[Tensor, "instances features batch"], probability: Float[Tensor, "instances 1"]
+) -> Float[Tensor, "instances features features+batch"]:
+    """The inputs of `Cooccurring`.
 
     Args:
-        uniforms: tensor (instances, features, batch)
-        probability: p, tensor (instances, 1)
+        uniforms: what they are made of
+        probability: p
     """
     n_features = uniforms.shape[1]
     drawn = (uniforms < _drawn_with(probability, n_features).unsqueeze(2)).to(uniforms.dtype)
@@ -60,15 +63,20 @@ def cooccurring(uniforms: Tensor, probability: Tensor) -> Tensor:
     return torch.cat([basis, drawn], dim=2)
 
 
-def input_weights(n_on: Tensor, probability: Tensor, n_features: int, batch_size: int) -> Tensor:
-    """What each input of `Cooccurring` counts in the mean loss, over p; of the shape of `n_on`.
+def input_weights(
+    n_on: Float[Tensor, "instances inputs"],
+    probability: Float[Tensor, "instances 1"],
+    n_features: int,
+    batch_size: int,
+) -> Float[Tensor, "instances inputs"]:
+    """What each input of `Cooccurring` counts in the mean loss, over p.
 
     One feature on: (1 - p)^(n - 1). More, k: the ratio of their probabilities at p and as drawn, q, over p:
     p^(k - 1) / q^k ((1 - p) / (1 - q))^(n - k), per drawn input.
 
     Args:
-        n_on: how many features are on, tensor (instances, inputs)
-        probability: p, tensor (instances, 1)
+        n_on: how many features are on
+        probability: p
         n_features: n
         batch_size: how many inputs are drawn
     """
@@ -77,7 +85,7 @@ def input_weights(n_on: Tensor, probability: Tensor, n_features: int, batch_size
     return torch.where(n_on == 1, (1 - p) ** (n_features - 1), several / batch_size)
 
 
-def _drawn_with(probability: Tensor, n_features: int) -> Tensor:
+def _drawn_with(probability: Float[Tensor, "instances 1"], n_features: int) -> Float[Tensor, "instances 1"]:
     return probability.clamp_min(EVENTS_PER_SAMPLE / n_features)
 
 
@@ -105,13 +113,13 @@ class SampledAutoencoder(Ensemble):
         if not isinstance(features, Cooccurring):
             raise ValueError(f"features: expected Cooccurring, got {type(features).__name__}")
 
-        def start(generator: np.random.Generator) -> dict[str, Tensor]:
+        def start(generator: np.random.Generator) -> dict[str, Float[Tensor, "features hidden"]]:
             return {"weight": start_weights(generator, features.n_features, n_hidden)}
 
         super().__init__(features, seeds, start, {"l1": l1})
 
     @staticmethod
-    def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
+    def loss(weights: Weights, factors: Factors, x: Inputs) -> Float[Tensor, "instances"]:
         """See `Ensemble.loss`."""
         inputs, weight = torch.stack(list(x), dim=1), weights["weight"]
         hidden = weight.mT @ inputs
@@ -120,7 +128,9 @@ class SampledAutoencoder(Ensemble):
         n_on, n = inputs.sum(dim=1), inputs.shape[1]
         return (each * input_weights(n_on, factors["probability"], n, n_on.shape[1] - n)).sum(dim=1)
 
-    def losses_and_gradients(self, uniforms: Tensor, seed_index: Tensor) -> tuple[Tensor, Weights]:
+    def losses_and_gradients(
+        self, uniforms: Float[Tensor, "draws batch"], seed_index: Int[Tensor, "instances"]
+    ) -> tuple[Float[Tensor, "instances"], Weights]:
         """See `Ensemble.losses_and_gradients`: with smaller matrix products than autograd's.
 
         With inputs X (features, inputs), their weights c and D = c (ReLU(A) - X) * [A > 0], A = W W^T X, the
@@ -140,7 +150,7 @@ class SampledAutoencoder(Ensemble):
         gradient += l1 * torch.bmm(x, hidden.sign_().mul_(each.unsqueeze(2)))
         return (losses * each).sum(dim=1), {"weight": gradient}
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
         """Polysemantic neurons, and of the features how many converged, how many of those share no neuron.
 
         Converged: one winner, all other weights near zero. `neurons_per_feature` is the participation ratio
@@ -158,7 +168,7 @@ class SampledAutoencoder(Ensemble):
         }
 
 
-def effective_number(weight: Tensor, dim: int) -> Tensor:
+def effective_number(weight: Float[Tensor, "..."], dim: int) -> Float64[Tensor, "..."]:
     """The participation ratio (sum w^2)^2 / sum w^4 over `dim`: k for k weights of one size, 0 for none."""
     square = weight.double().square()
     square = square / square.sum(dim=dim, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
@@ -171,7 +181,7 @@ class RotatedAutoencoder(L1Autoencoder):
     Source: a comment on Lecomte et al. 2023: without L1 the loss is a function of W W^T alone.
     """
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
         """The effective number of features of each neuron, and the loss of the rotated network.
 
         `features_per_neuron` is 0 for a neuron whose weights are all near zero. `rotated_loss_change` is
@@ -189,8 +199,8 @@ class RotatedAutoencoder(L1Autoencoder):
         }
 
 
-def random_rotation(seed: int, dimensions: int) -> Tensor:
-    """An orthogonal matrix of the seed, float64, uniform (Haar) on the orthogonal group.
+def random_rotation(seed: int, dimensions: int) -> Float64[Tensor, "{dimensions} {dimensions}"]:
+    """An orthogonal matrix of the seed, uniform (Haar) on the orthogonal group.
 
     QR of a normal matrix; R's diagonal made positive, without which Q is not uniform (Mezzadri 2007).
     """
@@ -219,9 +229,9 @@ class DuplicatedNeurons(L1Autoencoder):
         duplicate: whether to duplicate; without, the noise alone is added
     """
 
-    origin: Tensor
-    owned: Tensor
-    duplicate: Tensor
+    origin: Int[Tensor, "instances features spare"]
+    owned: Bool[Tensor, "instances features spare"]
+    duplicate: Bool[Tensor, "instances"]
 
     def __init__(
         self,
@@ -279,7 +289,7 @@ class DuplicatedNeurons(L1Autoencoder):
         weight.scatter_(2, self.origin, first + noise[:, 0] * used)
         weight[:, :, -n_spare:] = (first + noise[:, 1]) * copied
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
         """How many neurons were polysemantic, how many of them parted or stayed together, and their features.
 
         A feature is on one copy if it has a winner there and a weight near zero on the other. Neurons parted

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float64, Int64, Shaped
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.integrate import solve_ivp
@@ -39,17 +40,17 @@ _CUT_BELOW = 0.8
 
 
 class Course(NamedTuple):
-    """What became of some networks: arrays (networks, times) and (networks,).
+    """What became of some networks.
 
     `alive` and `l1_norm` are the number of nonzero weights and their sum at `TIMES`. They stay as they are
     once a single weight is left, at `end_time`: in units of 1/lambda, NaN if it did not come to that.
     """
 
-    alive: Array
-    l1_norm: Array
-    end_time: Array
-    largest_survives: Array
-    order_preserved: Array
+    alive: Float64[Array, "instances times"]
+    l1_norm: Float64[Array, "instances times"]
+    end_time: Float64[Array, "instances"]
+    largest_survives: Float64[Array, "instances"]
+    order_preserved: Float64[Array, "instances"]
 
 
 class Sparsification(Computed):
@@ -79,7 +80,7 @@ class Sparsification(Computed):
         self.scheme, self.n_hidden, self.l1 = scheme, n_hidden, l1
         self.time_unit, self.uneven = time_unit, uneven
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
         """The fields of `Course`, tensors (instances, ...)."""
         draws = [generator("start", seed) for seed in self.seeds]
         start = np.stack([start_weights(draw, self.n_hidden) for draw in draws])
@@ -91,8 +92,8 @@ class Sparsification(Computed):
         return {name: torch.from_numpy(value) for name, value in course._asdict().items()}
 
 
-def start_weights(draw: np.random.Generator, n_hidden: int) -> Array:
-    """The size of normal weights with standard deviation .9 / sqrt(n_hidden), largest first: (n_hidden,)."""
+def start_weights(draw: np.random.Generator, n_hidden: int) -> Float64[Array, "{n_hidden}"]:
+    """The size of normal weights with standard deviation .9 / sqrt(n_hidden), largest first."""
     size = np.abs(draw.standard_normal(n_hidden)) * (START_SCALE / np.sqrt(n_hidden))
     return np.sort(size)[::-1]
 
@@ -102,8 +103,10 @@ def observed_steps(time_unit: float) -> list[int]:
     return [round(time * time_unit / STEP) for time in TIMES.tolist()]
 
 
-def euler(start: Array, l1: Array, time_unit: float) -> Course:
-    """Euler steps of .5 from `start` (networks, weights), largest first, each weight with its own `l1`."""
+def euler(
+    start: Float64[Array, "instances hidden"], l1: Float64[Array, "instances hidden"], time_unit: float
+) -> Course:
+    """Euler steps of .5 from `start`, largest first, each weight with its own `l1`."""
     looks = [*observed_steps(time_unit), round(LATEST * time_unit / STEP)]
     course = _unknown(len(start))
     course.order_preserved[:], course.largest_survives[:] = True, False
@@ -144,8 +147,8 @@ def euler(start: Array, l1: Array, time_unit: float) -> Course:
 
 
 def _last_two(
-    course: Course, network: int, weight: Array, loss: Array, place: NDArray[np.int64], look: int, step: int,
-    looks: list[int],
+    course: Course, network: int, weight: Float64[Array, "2"], loss: Float64[Array, "2"],
+    place: Int64[NDArray[np.int64], "2"], look: int, step: int, looks: list[int],
 ) -> None:  # fmt: skip
     """Euler steps with one network's last two weights: as plain numbers one takes .3 us, as arrays 8 us."""
     a, b = weight.tolist()
@@ -166,8 +169,8 @@ def _last_two(
         course.largest_survives[network] = place[0 if a > 0 else 1] == 0
 
 
-def solve(start: Array, l1: float, time_unit: float) -> Course:
-    """The solution of the equation from `start` (networks, weights), largest first.
+def solve(start: Float64[Array, "instances hidden"], l1: float, time_unit: float) -> Course:
+    """The solution of the equation from `start`, largest first.
 
     It keeps the order of the weights by construction: `largest_survives` and `order_preserved` are NaN, as
     they are not measured.
@@ -180,7 +183,9 @@ def solve(start: Array, l1: float, time_unit: float) -> Course:
     return course
 
 
-def _solution(start: Array, l1: float, times: Array, latest: float) -> tuple[Array, Array, float]:
+def _solution(
+    start: Float64[Array, "hidden"], l1: float, times: Float64[Array, "times"], latest: float
+) -> tuple[Float64[Array, "times"], Float64[Array, "times"], float]:
     """The number of weights alive and their sum at `times`, and the time when one is left, of one network.
 
     All weights alive obey the same linear equation, so w_k(t) = a(t) (w_k(0) - b(t)) with a' = (1 - |W|^2) a,
@@ -223,5 +228,5 @@ def _unknown(n_networks: int) -> Course:
     return Course(*(np.full(shape, np.nan) for shape in shapes))
 
 
-def _descends(weight: Array) -> NDArray[np.bool_]:
+def _descends(weight: Float64[Array, "instances hidden"]) -> Bool[NDArray[np.bool_], "instances"]:
     return np.asarray((np.diff(weight, axis=1) <= 0).all(axis=1))

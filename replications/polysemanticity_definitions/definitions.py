@@ -4,7 +4,7 @@ The table has one row per network, with its case, `neurons`, `features`, and how
 sense is about: `polysemantic_neurons`, `superposition_by_count` and `superposition_by_rank` (features beyond
 the neurons, and beyond the rank), `spread_features` (superposition in the Zoom-In sense).
 `polysemantic_at_i` is the number of polysemantic neurons at the threshold `THRESHOLDS[i]`.
-Source: Chan 2024; see `common.polysemanticity`.
+Source: Chan 2024; see `common.metrics`.
 """
 
 from typing import Literal

@@ -8,13 +8,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from common.computed import Computed
 from common.features import generator
-from common.polysemanticity import (
+from common.metrics import (
     neurons_per_feature,
     polysemantic_neurons,
     superposition_by_count,
@@ -56,7 +57,7 @@ class Case(Computed):
         case: one of `FIXED`, or one of these two
         n_neurons: neurons of `rotated`
         n_features: its features, at most as many
-        threshold: the relative threshold, see `common.polysemanticity`
+        threshold: the relative threshold, see `common.metrics`
         noise: standard deviation of what is added to every weight, where the largest is about 1
         turned: whether the features of `rotated` are; for a control
     """
@@ -77,11 +78,11 @@ class Case(Computed):
         self.case, self.n_neurons, self.n_features = case, n_neurons, n_features
         self.threshold, self.noise, self.turned = threshold, noise, turned
 
-    def weights(self) -> Tensor:
-        """A tensor (instances, n_neurons, n_features)."""
+    def weights(self) -> Float[Tensor, "instances neurons features"]:
+        """The weights of each network, from its features to its neurons."""
         return torch.from_numpy(np.stack([self._weights(seed) for seed in self.seeds]))
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
         """The numbers of neurons and features, and of those that each sense is about."""
         weights = self.weights()
         n_networks, n_neurons, n_features = weights.shape
@@ -97,7 +98,7 @@ class Case(Computed):
             "polysemantic_at": torch.stack(counts, dim=1),
         }
 
-    def _weights(self, seed: int) -> Array:
+    def _weights(self, seed: int) -> Float[Array, "neurons features"]:
         draw = generator("start", seed)
         if self.case == "five_in_four":
             weights = _five_in_four(draw)
@@ -111,13 +112,13 @@ class Case(Computed):
         return weights * draw.uniform(0.5, 2)
 
 
-def random_rotation(draw: np.random.Generator, n: int) -> Array:
-    """A rotation or reflection, uniform over all of them: an array (n, n)."""
+def random_rotation(draw: np.random.Generator, n: int) -> Float[Array, "{n} {n}"]:
+    """A rotation or reflection, uniform over all of them."""
     q, r = np.linalg.qr(draw.standard_normal((n, n)))
     return np.asarray(q * np.sign(np.diag(r)))
 
 
-def _five_in_four(draw: np.random.Generator) -> Array:
+def _five_in_four(draw: np.random.Generator) -> Float[Array, "4 5"]:
     on = np.stack([draw.permutation([1.0, 1.0, 0.0, 0.0]) for _ in range(5)], axis=1)
     weights = on * draw.standard_normal((4, 5))
     return np.asarray(weights / np.linalg.norm(weights, axis=0))

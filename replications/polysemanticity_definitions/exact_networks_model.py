@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from common.ensemble import Ensemble, Weights
-from common.features import Density, Features, Varying
+from common.features import Density, Factors, Features, Inputs, Varying
 
 TaskName = Literal["absolute", "and"]
 
@@ -53,22 +54,30 @@ class Task(Features):
         self.n_uniforms = n_features if task == "absolute" else 0
         self.structure = (task,)
 
-    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+    def sample(self, uniforms: Inputs, factors: Factors) -> list[Float[Tensor, "instances batch"]]:
         """See `Features.sample`; after the inputs the targets, then what each input counts in the loss."""
         drawn = torch.stack(list(uniforms), dim=1) if uniforms else None
         inputs, targets, counts = self.batch(drawn, factors["density"])
         together = torch.cat([inputs, targets, counts], dim=1)
         return list(together.unbind(dim=1))
 
-    def batch(self, uniforms: Tensor | None, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs (instances, n_features, batch), targets (instances, n_outputs, batch), what each counts.
+    def batch(
+        self,
+        uniforms: Float[Tensor, "instances features draws"] | None,
+        density: Float[Tensor, "instances 1"],
+    ) -> tuple[
+        Float[Tensor, "instances features batch"],
+        Float[Tensor, "instances outputs batch"],
+        Float[Tensor, "instances 1 batch"],
+    ]:
+        """Inputs, targets, and what each input counts.
 
-        Weighted by the last, (instances, 1, batch), the sum of squared errors is their mean over that of the
-        targets' squares: the loss of a network whose output is 0 is 1.
+        Weighted by the last, the sum of squared errors is their mean over that of the targets' squares: the
+        loss of a network whose output is 0 is 1.
 
         Args:
-            uniforms: tensor (instances, n_features, batch), not for `and`
-            density: tensor (instances, 1)
+            uniforms: not for `and`
+            density: of the inputs
         """
         p, n = density.unsqueeze(2), self.n_features
         if self.task == "absolute":
@@ -83,8 +92,8 @@ class Task(Features):
 
 
 @functools.cache
-def _all_inputs(n: int) -> tuple[Tensor, Tensor]:
-    """All inputs of n zeros and ones (n, 2^n), and the products of all pairs (n (n - 1) / 2, 2^n)."""
+def _all_inputs(n: int) -> tuple[Float[Tensor, "{n} batch"], Float[Tensor, "outputs batch"]]:
+    """All 2^n inputs of n zeros and ones, and the products of all pairs."""
     inputs = torch.tensor(list(itertools.product((0.0, 1.0), repeat=n))).T.contiguous()
     first, second = zip(*itertools.combinations(range(n), 2), strict=True)
     return inputs, inputs[list(first)] * inputs[list(second)]
@@ -122,7 +131,7 @@ class TwoLayerNetwork(Ensemble):
         self._scratch: list[Tensor] = []
 
     @staticmethod
-    def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
+    def loss(weights: Weights, factors: Factors, x: Inputs) -> Float[Tensor, "instances"]:
         """See `Ensemble.loss`."""
         n_outputs, n = weights["output"].shape[1], weights["weight"].shape[2]
         together = torch.stack(list(x), dim=1)
@@ -132,7 +141,9 @@ class TwoLayerNetwork(Ensemble):
         losses: Tensor = (error.square() * together[:, -1:]).sum(dim=(1, 2))
         return losses
 
-    def losses_and_gradients(self, uniforms: Tensor, seed_index: Tensor) -> tuple[Tensor, Weights]:
+    def losses_and_gradients(
+        self, uniforms: Float[Tensor, "draws batch"], seed_index: Int[Tensor, "instances"]
+    ) -> tuple[Float[Tensor, "instances"], Weights]:
         """See `Ensemble.losses_and_gradients`: five matrix products, and no start of a compiler.
 
         A few networks at a time, so that what they compute stays in the cache from one product to the next.
@@ -159,9 +170,13 @@ class TwoLayerNetwork(Ensemble):
     def _backpropagate(
         self,
         weights: Weights,
-        batch: tuple[Tensor, Tensor, Tensor],
-        arrays: list[Tensor],
-        losses: Tensor,
+        batch: tuple[
+            Float[Tensor, "instances features batch"],
+            Float[Tensor, "instances outputs batch"],
+            Float[Tensor, "instances 1 batch"],
+        ],
+        arrays: list[Float[Tensor, "instances _ batch"]],
+        losses: Float[Tensor, "instances"],
         gradients: Weights,
     ) -> None:
         """Fill in `losses` and `gradients` of networks with these weights, on a batch of the task."""
@@ -180,16 +195,18 @@ class TwoLayerNetwork(Ensemble):
         torch.sum(back, dim=2, out=gradients["bias"])
 
     @staticmethod
-    def activate(hidden: Tensor) -> None:
+    def activate(hidden: Float[Tensor, "instances hidden batch"]) -> None:
         """The ReLU, in place."""
         hidden.relu_()
 
     @staticmethod
-    def through_activation(back: Tensor, hidden: Tensor) -> None:
+    def through_activation(
+        back: Float[Tensor, "instances hidden batch"], hidden: Float[Tensor, "instances hidden batch"]
+    ) -> None:
         """Multiply `back` by the ReLU's slope where its value is `hidden`, in place."""
         torch.ops.aten.threshold_backward.grad_input(back, hidden, 0, grad_input=back)
 
-    def _arrays(self) -> list[Tensor]:
+    def _arrays(self) -> list[Float[Tensor, "instances _ batch"]]:
         # kept from step to step: to get and clear new ones of megabytes takes as long as to fill them
         n_hidden, batch_size = self.weights["bias"].shape[1], self.task.batch_size
         if not self._scratch or self._scratch[0].device != self.device:
@@ -200,7 +217,7 @@ class TwoLayerNetwork(Ensemble):
             self._scratch = [torch.empty(shape, device=self.device) for shape in shapes]
         return self._scratch
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
         """Active neurons, and those of them that are polysemantic, at each threshold of `RESPONDS`."""
         weight = self.weights["weight"].detach()
         return {
@@ -214,7 +231,7 @@ class TwoLayerNetwork(Ensemble):
             ),
         }
 
-    def _active(self) -> Tensor:
+    def _active(self) -> Bool[Tensor, "instances neurons"]:
         weight, bias, output = (self.weights[name].detach() for name in ("weight", "bias", "output"))
         # the largest activation over all inputs, on [-1, 1] or [0, 1]
         reach = weight.abs() if self.task.task == "absolute" else weight.clamp_min(0)
@@ -227,22 +244,26 @@ class LinearNetwork(TwoLayerNetwork):
     """A control without the ReLU."""
 
     @staticmethod
-    def activate(hidden: Tensor) -> None:
+    def activate(hidden: Float[Tensor, "instances hidden batch"]) -> None:
         """Nothing."""
 
     @staticmethod
-    def through_activation(back: Tensor, hidden: Tensor) -> None:
+    def through_activation(
+        back: Float[Tensor, "instances hidden batch"], hidden: Float[Tensor, "instances hidden batch"]
+    ) -> None:
         """Nothing: the slope is 1."""
 
 
-def inputs_read(weight: Tensor, threshold: float) -> Tensor:
+def inputs_read(
+    weight: Float[Tensor, "instances neurons features"], threshold: float
+) -> Int[Tensor, "instances neurons"]:
     """How many inputs each neuron has a weight for of at least `threshold` times its largest."""
     size = weight.abs()
     count: Tensor = (size >= threshold * size.amax(dim=2, keepdim=True)).sum(dim=2)
     return count
 
 
-def exact_solution(task: TaskName, n: int) -> dict[str, Tensor]:
+def exact_solution(task: TaskName, n: int) -> dict[str, Float[Tensor, "..."]]:
     """Weights of one network without error: |x| = ReLU(x) + ReLU(-x), x_i AND x_j = ReLU(x_i + x_j - 1)."""
     if task == "absolute":
         one = torch.eye(n)
@@ -262,7 +283,9 @@ def exact_solution(task: TaskName, n: int) -> dict[str, Tensor]:
     }
 
 
-def _padded(exact: Mapping[str, Tensor], n_hidden: int, generator: np.random.Generator) -> dict[str, Tensor]:
+def _padded(
+    exact: Mapping[str, Float[Tensor, "..."]], n_hidden: int, generator: np.random.Generator
+) -> dict[str, Float[Tensor, "..."]]:
     more = n_hidden - len(exact["bias"])
     pad = functional.pad
     return {
@@ -273,7 +296,9 @@ def _padded(exact: Mapping[str, Tensor], n_hidden: int, generator: np.random.Gen
     }
 
 
-def _start(n: int, n_hidden: int, n_outputs: int, generator: np.random.Generator) -> dict[str, Tensor]:
+def _start(
+    n: int, n_hidden: int, n_outputs: int, generator: np.random.Generator
+) -> dict[str, Float[Tensor, "..."]]:
     def linear(fan_in: int, *shape: int) -> Tensor:
         uniform = 2 * generator.random(shape, dtype=np.float32) - 1
         return torch.from_numpy(uniform / np.float32(fan_in**0.5))

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int64, Shaped
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ class ExactStatement(Computed):
         self.extra_vectors, self.extra_dimensions = extra_vectors, extra_dimensions
         self.plus, self.offset = plus, offset
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
         """What came out, by name; of the other statements NaN, as all instances have one table.
 
         `recovery_error`: the largest error of ReLU(V V^T x) over one-hot x. `large_pairs`: how many of
@@ -129,23 +130,25 @@ def _with_the_others(found: Mapping[str, Array]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.asarray(v, dtype=float)) for name, v in (nothing | dict(found)).items()}
 
 
-def frame(n: int) -> Array:
-    """The features e_i and -e_i of n dimensions: (2n, n)."""
+def frame(n: int) -> Float[Array, "{2*n} {n}"]:
+    """The features e_i and -e_i of n dimensions."""
     return np.concatenate([np.eye(n), -np.eye(n)])
 
 
-def random_rotation(draw: np.random.Generator, n: int) -> Array:
+def random_rotation(draw: np.random.Generator, n: int) -> Float[Array, "{n} {n}"]:
     """An orthogonal matrix, uniform on the orthogonal group: QR of a normal one (Mezzadri 2007)."""
     q, r = np.linalg.qr(draw.standard_normal((n, n)))
     return np.asarray(q * np.sign(np.diag(r)))
 
 
-def recovery_error(vectors: Array) -> float:
+def recovery_error(vectors: Float[Array, "vectors dimensions"]) -> float:
     """The largest error of ReLU(V V^T x) as an estimate of x over one-hot x; rows of V are `vectors`."""
     return float(np.abs(np.maximum(vectors @ vectors.T, 0) - np.eye(len(vectors))).max())
 
 
-def corners(draw: np.random.Generator, count: int, n: int, plus: float = 0.5) -> NDArray[np.float32]:
+def corners(
+    draw: np.random.Generator, count: int, n: int, plus: float = 0.5
+) -> Float[NDArray[np.float32], "{count} {n}"]:
     """Random corners of the cube, not scaled: each entry +1 with probability `plus`, else -1."""
     return np.where(draw.random((count, n), dtype=np.float32) < plus, np.float32(1), np.float32(-1))
 
@@ -167,14 +170,16 @@ def vectors_before_a_large_product(draw: np.random.Generator, n: int, epsilon: f
             return before + int(hit.argmax())
 
 
-def largest_product(vectors: Array) -> float:
+def largest_product(vectors: Float[Array, "vectors dimensions"]) -> float:
     """The largest product of two different rows."""
     products = vectors @ vectors.T
     return float(products[np.triu_indices(len(vectors), 1)].max())
 
 
-def packed(start: Tensor) -> Tensor:
-    """Unit vectors moved from `start` (searches, vectors, dimensions) until their largest product is small.
+def packed(
+    start: Float[Tensor, "searches vectors dimensions"],
+) -> Float[Tensor, "searches vectors dimensions"]:
+    """Unit vectors moved from `start` until their largest product is small.
 
     What is minimised, by Adam, is the smooth maximum log(sum over pairs of exp(beta v.w)) / beta, above the
     largest product by at most log(pairs) / beta; beta grows and the step is 1 / (2 beta). Its gradient is the
@@ -198,8 +203,8 @@ def packed(start: Tensor) -> Tensor:
     return functional.normalize(vectors.detach(), dim=2)
 
 
-def extract_bits(x: Array, n_bits: int) -> Array:
-    """The bits of each x in [0, 1), highest first, by ReLUs: (points, n_bits).
+def extract_bits(x: Float[Array, "points"], n_bits: int) -> Float[Array, "points {n_bits}"]:
+    """The bits of each x in [0, 1), highest first, by ReLUs.
 
     b = ReLU(2^r (x - 1/2) + 1) - ReLU(2^r (x - 1/2)) is a ramp from 0 to 1 between 1/2 - 2^-r and 1/2, and so
     the first bit of all multiples of 2^-r; x' = 2x - b is a multiple of 2^-(r - 1).
@@ -212,6 +217,8 @@ def extract_bits(x: Array, n_bits: int) -> Array:
     return bits
 
 
-def bits_of(points: NDArray[np.int64], n_bits: int) -> NDArray[np.int64]:
-    """The bits of whole numbers, highest first: (points, n_bits)."""
+def bits_of(
+    points: Int64[NDArray[np.int64], "points"], n_bits: int
+) -> Int64[NDArray[np.int64], "points {n_bits}"]:
+    """The bits of whole numbers, highest first."""
     return np.asarray(points[:, None] >> np.arange(n_bits)[::-1] & 1)

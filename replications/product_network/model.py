@@ -2,16 +2,17 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from pydantic import Field
 from torch import Tensor
 
 from common.ensemble import Ensemble, Weights
-from common.features import Features, Varying
+from common.features import Factors, Features, Inputs, Varying
 from replications.product_network import neurons
 from replications.product_network.population import Distribution, population_loss
 
@@ -38,7 +39,7 @@ class Pair(Features):
         self.distribution = distribution
         self.structure = (distribution,)
 
-    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+    def sample(self, uniforms: Inputs, factors: Factors) -> list[Float[Tensor, "instances batch"]]:
         """See `Features.sample`.
 
         A uniform has 24 bits, so 1 - u is exact and never 0, and 2u - 1 moved by half its spacing is
@@ -93,7 +94,7 @@ class ProductNetwork(Ensemble):
                 weight *= scale.view(-1, *[1] * (weight.ndim - 1))
 
     @staticmethod
-    def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
+    def loss(weights: Weights, factors: Factors, x: Inputs) -> Float[Tensor, "instances"]:
         """See `Ensemble.loss`."""
         weight, output = weights["weight"].unsqueeze(-1), weights["output"].unsqueeze(-1)
         bias = (weights["bias"] * factors["bias"]).unsqueeze(-1)
@@ -105,7 +106,7 @@ class ProductNetwork(Ensemble):
             error = error - output[:, k] * hidden
         return error.square().mean(dim=1)
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
         """The population loss, how the neurons lie (see `neurons`), and with `keep_neurons` what they are."""
         bias = self.factors["bias"]
         weights = {name: weight.detach() for name, weight in self.weights.items()}
@@ -115,15 +116,15 @@ class ProductNetwork(Ensemble):
         return kept | neurons.shape(read) | read._asdict() if self.keep_neurons else kept
 
 
-def _uniform(centred: Tensor) -> Tensor:
+def _uniform(centred: Float[Tensor, "instances batch"]) -> Float[Tensor, "instances batch"]:
     return 3**0.5 * centred
 
 
-def _laplace(centred: Tensor) -> Tensor:
+def _laplace(centred: Float[Tensor, "instances batch"]) -> Float[Tensor, "instances batch"]:
     return -torch.sign(centred) * torch.log(1 - centred.abs()) / 2**0.5
 
 
-def _start(n_hidden: int, generator: np.random.Generator) -> dict[str, Tensor]:
+def _start(n_hidden: int, generator: np.random.Generator) -> dict[str, Float[Tensor, "..."]]:
     def linear(fan_in: int, *shape: int) -> Tensor:
         uniform: Tensor = torch.from_numpy(generator.random(shape, dtype=np.float32))
         return (2 * uniform - 1) / math.sqrt(fan_in)

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from common.polysemanticity import polysemantic_neurons, superposition_by_rank
+from common.metrics import polysemantic_neurons, superposition_by_rank
 
 KINKED_WITHIN = 2.5
 """A kink further from 0, in standard deviations of the inputs, is one that the data hardly reach."""
@@ -24,43 +25,43 @@ RESPONDS = 0.1
 
 
 class Neurons(NamedTuple):
-    """strength * relu(cos(angle) x + sin(angle) y - kink) for each neuron, tensors (instances, n_hidden).
+    """strength * relu(cos(angle) x + sin(angle) y - kink) for each neuron.
 
     The angle is in degrees, from 0 to 360; the strength has the sign of the output weight.
     """
 
-    angle: Tensor
-    kink: Tensor
-    strength: Tensor
+    angle: Float[Tensor, "instances neurons"]
+    kink: Float[Tensor, "instances neurons"]
+    strength: Float[Tensor, "instances neurons"]
 
     @property
-    def strong(self) -> Tensor:
-        """Whether each neuron counts: bool (instances, n_hidden)."""
+    def strong(self) -> Bool[Tensor, "instances neurons"]:
+        """Whether each neuron counts."""
         size = self.strength.abs()
         return size > STRONG * size.amax(dim=1, keepdim=True)
 
     @property
-    def kinked(self) -> Tensor:
+    def kinked(self) -> Bool[Tensor, "instances neurons"]:
         """Whether each neuron is strong and bends where the data are; only then a direction has meaning."""
         return self.strong & (self.kink.abs() < KINKED_WITHIN)
 
     @property
-    def always_on(self) -> Tensor:
+    def always_on(self) -> Bool[Tensor, "instances neurons"]:
         """Whether each neuron is strong and is on for nearly all data, so that it is a linear term."""
         return self.strong & (self.kink <= -KINKED_WITHIN)
 
     @property
-    def quadrant(self) -> Tensor:
+    def quadrant(self) -> Int[Tensor, "instances neurons"]:
         """The half diagonal that is nearest to each neuron's direction: integers from 0 to 3."""
         return (self.angle // 90).long() % 4
 
     @property
-    def off_diagonal(self) -> Tensor:
+    def off_diagonal(self) -> Float[Tensor, "instances neurons"]:
         """The angle between each neuron's direction and the nearest half diagonal, in degrees."""
         return (self.angle % 90 - 45).abs()
 
 
-def read(weights: Mapping[str, Tensor]) -> Neurons:
+def read(weights: Mapping[str, Float[Tensor, "instances ..."]]) -> Neurons:
     """The neurons of each network; `weights` as in `population_loss`, the output bias is not used."""
     weight, bias, output = (weights[name].detach().double() for name in ("weight", "bias", "output"))
     length = torch.linalg.vector_norm(weight, dim=2)
@@ -68,15 +69,15 @@ def read(weights: Mapping[str, Tensor]) -> Neurons:
     return Neurons(angle, -bias / length.clamp(min=1e-30), output * length)
 
 
-def geometry(neurons: Neurons) -> dict[str, Tensor]:
-    """How the kinked neurons of each network lie, by name: tensors (instances,).
+def geometry(neurons: Neurons) -> dict[str, Shaped[Tensor, "instances"]]:
+    """How the kinked neurons of each network lie, by name.
 
     `kinked_neurons`, `always_on_neurons`: how many there are. `smallest_angle`, `largest_angle`: of a kinked
     neuron to the nearest diagonal, in degrees. `near_diagonal_neurons`: kinked ones within 1 degree.
     `half_diagonals`: how many are the nearest of a kinked neuron; `both_diagonals`: whether x + y and x - y
     both are. `right_signs`: kinked neurons that add to the output on x + y, and take from it on x - y.
     `mean_kink`, `mean_scale`: of |kink| and of |strength| over the kinked neurons. `polysemantic_neurons`,
-    `superposition`: by `common.polysemanticity`, the latter by rank, of the input weights times the size of
+    `superposition`: by `common.metrics`, the latter by rank, of the input weights times the size of
     the output weight. Without a kinked neuron, means and angles are NaN.
     """
     kinked, quadrant = neurons.kinked, neurons.quadrant
@@ -103,8 +104,10 @@ def geometry(neurons: Neurons) -> dict[str, Tensor]:
     }
 
 
-def piecewise_square(neurons: Neurons, u: Tensor, diagonal: int) -> Tensor:
-    """The function f of u that the kinked neurons nearest to one diagonal form, (instances, points).
+def piecewise_square(
+    neurons: Neurons, u: Float[Tensor, "points"], diagonal: int
+) -> Float[Tensor, "instances points"]:
+    """The function f of u that the kinked neurons nearest to one diagonal form.
 
     On diagonal 0 it is that of u = (x + y) / sqrt 2, at v = 0; on diagonal 1 minus that of v, at u = 0. So
     the network is f_0(u) - f_1(v), apart from a constant, neurons that are always on, and what neurons off
@@ -120,8 +123,8 @@ def piecewise_square(neurons: Neurons, u: Tensor, diagonal: int) -> Tensor:
     return (strength[:, :, None] * hidden).sum(dim=1)
 
 
-def shape(neurons: Neurons) -> dict[str, Tensor]:
-    """How even and how close to a square f is, on normal data: means over both diagonals, (instances,).
+def shape(neurons: Neurons) -> dict[str, Float[Tensor, "instances"]]:
+    """How even and how close to a square f is, on normal data: means over both diagonals.
 
     `odd_part`: the root mean square of f's odd part over the standard deviation of f. `square_fit`: the share
     of f's variance that the best a u^2 + b explains, R^2. NaN where a diagonal has no kinked neuron.

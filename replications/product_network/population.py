@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 Distribution = Literal["normal", "uniform", "laplace"]
@@ -24,8 +25,10 @@ NODES = (100, 161)
 _CHUNK = 16  # networks at a time: a few MB, which a processor's cache holds
 
 
-def population_loss(weights: Mapping[str, Tensor], distribution: Distribution) -> Tensor:
-    """The mean squared error on x y of each network, a tensor (instances,) of double precision.
+def population_loss(
+    weights: Mapping[str, Float[Tensor, "instances ..."]], distribution: Distribution
+) -> Float64[Tensor, "instances"]:
+    """The mean squared error on x y of each network.
 
     Args:
         weights: `weight` (instances, n_hidden, 2), `bias` and `output` (instances, n_hidden), `output_bias`
@@ -52,7 +55,7 @@ def population_loss(weights: Mapping[str, Tensor], distribution: Distribution) -
 
 
 @functools.cache
-def nodes(distribution: Distribution, n: int) -> tuple[Tensor, Tensor]:
+def nodes(distribution: Distribution, n: int) -> tuple[Float64[Tensor, "{2*n}"], Float64[Tensor, "{2*n}"]]:
     """Nodes of one input and their probabilities: Gauss-Legendre with n nodes on each side of 0.
 
     The two sides are apart because the Laplace density has a kink at 0.

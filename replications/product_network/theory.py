@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.stats import norm
@@ -23,7 +24,9 @@ DIAGONALS = (45.0, 225.0, 135.0, 315.0)
 """The half diagonals of x + y, then those of x - y, in degrees."""
 
 
-def network(strength: Array, angle: Array, kink: Array) -> dict[str, Tensor]:
+def network(
+    strength: Float64[Array, "neurons"], angle: Float64[Array, "neurons"], kink: Float64[Array, "neurons"]
+) -> dict[str, Float64[Tensor, "1 ..."]]:
     """The weights of one network sum_k strength_k relu(cos(angle_k) x + sin(angle_k) y - kink_k)."""
     radians = np.deg2rad(angle)
     weights = {
@@ -35,7 +38,7 @@ def network(strength: Array, angle: Array, kink: Array) -> dict[str, Tensor]:
     return {name: torch.from_numpy(weight)[None] for name, weight in weights.items()}
 
 
-def diagonal_network(scale: float, kink: float = 0.0) -> dict[str, Tensor]:
+def diagonal_network(scale: float, kink: float = 0.0) -> dict[str, Float64[Tensor, "1 ..."]]:
     """The network scale (relu(|u| - kink) - relu(|v| - kink)), one neuron on each half diagonal."""
     signs = np.array([1.0, 1, -1, -1])
     return network(scale * signs, np.array(DIAGONALS), np.full(4, kink))
@@ -72,7 +75,7 @@ def homogeneous_bound() -> float:
     return float((fourth - third**2 / second) * (product**2).mean())
 
 
-def bias_free_loss(strength: Tensor, angle: Tensor) -> Tensor:
+def bias_free_loss(strength: Float[Tensor, "neurons"], angle: Float[Tensor, "neurons"]) -> Float[Tensor, ""]:
     """The exact loss of sum_k strength_k relu(cos(angle_k) x + sin(angle_k) y), angles in radians.
 
     1 - 2 sum_k s_k E[x y h_k] + sum_kl s_k s_l E[h_k h_l], where E[x y h_k] = sin(2 angle_k) / 2 sqrt(2 pi).
@@ -97,7 +100,7 @@ def smallest_curvature() -> float:
     return float(torch.linalg.eigvalsh(torch.func.hessian(_joined_loss)(at))[0])
 
 
-def _joined_loss(strength_and_angle: Tensor) -> Tensor:
+def _joined_loss(strength_and_angle: Float[Tensor, "strengths_and_angles"]) -> Float[Tensor, ""]:
     strength, angle = strength_and_angle.chunk(2)
     return bias_free_loss(strength, angle)
 

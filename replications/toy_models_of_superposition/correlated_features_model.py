@@ -4,14 +4,15 @@ Source: Elhage et al. 2022, arXiv 2209.10652, "Correlated or anticorrelated feat
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
+from jaxtyping import Float, Shaped
 from pydantic import Field
 from torch import Tensor
 
-from common.features import Density, Features, Varying
+from common.features import Density, Factors, Features, Inputs, Varying
 from replications.toy_models_of_superposition import plane
 from replications.toy_models_of_superposition.model import ToyModel
 
@@ -51,7 +52,7 @@ class RelatedSets(Features):
         self.anticorrelated = anticorrelated
         self.structure = (set_size, "anticorrelated" if anticorrelated else "correlated")
 
-    def sample(self, uniforms: Sequence[Tensor], factors: Mapping[str, Tensor]) -> list[Tensor]:
+    def sample(self, uniforms: Inputs, factors: Factors) -> list[Float[Tensor, "instances batch"]]:
         """See `Features.sample`."""
         density, related = factors["density"], factors["related"] > 0
         scale = (self.set_size if self.anticorrelated else 1) / density
@@ -100,7 +101,7 @@ class PairedModel(ToyModel):
         names = torch.arange(features.n_features)
         self.order = names.reshape(n_sets, -1).T.flatten() if shuffled else names
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
         """The weights and what W^T W is like; in the plane, collapsed pairs; of few features, the loss."""
         weight, bias = self.weights["weight"].detach(), self.weights["bias"].detach()
         named = weight[:, :, self.order]
@@ -121,14 +122,16 @@ class PairedModel(ToyModel):
         return {**found, "population_loss": loss}
 
 
-def overlaps(weight: Tensor, set_size: int) -> dict[str, Tensor]:
-    """What each network's W^T W is like, tensors (instances,).
+def overlaps(
+    weight: Float[Tensor, "instances hidden features"], set_size: int
+) -> dict[str, Float[Tensor, "instances"]]:
+    """What each network's W^T W is like.
 
     `diagonal` is the mean of its diagonal, `cosine_in_sets` the root mean square of the cosines between
     features of a set, `share_between_sets` that of the squared entries off its diagonal between the sets.
 
     Args:
-        weight: tensor (instances, n_hidden, n_features)
+        weight: of each network
         set_size: features of a set, at least 2
     """
     overlap = weight.mT @ weight
@@ -146,22 +149,22 @@ def overlaps(weight: Tensor, set_size: int) -> dict[str, Tensor]:
 
 
 def population_loss(
-    weight: Tensor,
-    bias: Tensor,
-    density: Tensor,
+    weight: Float[Tensor, "instances hidden features"],
+    bias: Float[Tensor, "instances features"],
+    density: Float[Tensor, "instances 1"],
     set_size: int,
     anticorrelated: bool = False,
     points: int = 1024,
     chunk: int = 256,
-) -> Tensor:
+) -> Float[Tensor, "instances"]:
     """Each network's mean loss over all inputs: the exact sum over which features are on.
 
     The mean over their values is one over a Sobol net, the same for all networks.
 
     Args:
-        weight: tensor (instances, n_hidden, n_features)
-        bias: tensor (instances, n_features)
-        density: the probability that a set is on, tensor (instances, 1)
+        weight: of each network
+        bias: of its output
+        density: the probability that a set is on
         set_size: features of a set
         anticorrelated: exactly one feature of a set that is on, in place of all
         points: size of the net

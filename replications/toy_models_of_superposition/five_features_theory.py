@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from torch import Tensor
@@ -39,19 +40,19 @@ class Ring(NamedTuple):
     """
 
     order: Order
-    gaps: Array
+    gaps: Float64[Array, "embedded"]
 
 
 class Optimum(NamedTuple):
-    """A local optimum: its loss, summed over features, weights (2, features) and biases (features,)."""
+    """A local optimum, its loss summed over features."""
 
     loss: float
-    weight: Array
-    bias: Array
+    weight: Float64[Array, "hidden features"]
+    bias: Float64[Array, "features"]
 
 
-def ring(weight: Array) -> Ring:
-    """The features of weights (2, features) whose norm is at least 1/2, around the plane."""
+def ring(weight: Float64[Array, "2 features"]) -> Ring:
+    """The features whose norm is at least 1/2, around the plane."""
     embedded = np.flatnonzero(np.linalg.norm(weight, axis=0) >= EMBEDDED_NORM)
     if not len(embedded):
         return Ring((), np.array([]))
@@ -90,7 +91,13 @@ def population_loss(
     return float(_loss(w, b, density, decay, nodes))
 
 
-def _loss(weight: Tensor, bias: Tensor, density: float, decay: float, nodes: int) -> Tensor:
+def _loss(
+    weight: Float64[Tensor, "hidden features"],
+    bias: Float64[Tensor, "features"],
+    density: float,
+    decay: float,
+    nodes: int,
+) -> Float64[Tensor, ""]:
     n = weight.shape[1]
     x, probability = _grid(n - 1, density, nodes)
     gram = weight.T @ weight
@@ -108,8 +115,10 @@ def _loss(weight: Tensor, bias: Tensor, density: float, decay: float, nodes: int
 
 
 @functools.lru_cache(maxsize=16)
-def _grid(n_inputs: int, density: float, nodes: int) -> tuple[Tensor, Tensor]:
-    """Values (inputs, points) of independent inputs and the probability of each point."""
+def _grid(
+    n_inputs: int, density: float, nodes: int
+) -> tuple[Float64[Tensor, "{n_inputs} points"], Float64[Tensor, "points"]]:
+    """Values of independent inputs and the probability of each point."""
     place, share = np.polynomial.legendre.leggauss(nodes)
     values = torch.tensor([0, *(place + 1) / 2], dtype=torch.float64)
     weights = torch.tensor([1 - density, *density * share / 2], dtype=torch.float64)
@@ -134,7 +143,11 @@ def local_optimum(density: float, decay: float, order: Order, nodes: int = EXACT
 
 
 def optimum_from(
-    density: float, decay: float, weight: Array, bias: Array, nodes: int = EXACT_NODES
+    density: float,
+    decay: float,
+    weight: Float64[Array, "hidden features"],
+    bias: Float64[Array, "features"],
+    nodes: int = EXACT_NODES,
 ) -> Optimum:
     """The local optimum that L-BFGS reaches from these weights and biases."""
     x, loss = np.r_[weight.ravel(), bias], np.nan

@@ -2,16 +2,17 @@
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from pydantic import Field
 from torch import Tensor
 
 from common.ensemble import Ensemble, Weights
-from common.features import Density, Features, Independent, Varying
+from common.features import Density, Factors, Features, Independent, Inputs, Varying
 from common.metrics import feature_dimensionality, feature_norm, superposition
 
 Importance = Annotated[float, Field(gt=0)]
@@ -35,6 +36,12 @@ class ToyModel(Ensemble):
         bias: whether the output has a bias
     """
 
+    measures: ClassVar = {
+        "feature_norm": feature_norm,
+        "superposition": superposition,
+        "dimensionality": feature_dimensionality,
+    }
+
     def __init__(
         self,
         features: Features,
@@ -49,18 +56,15 @@ class ToyModel(Ensemble):
         super().__init__(features, seeds, start, {"extra_importance": extra_importance, "bias": bias})
 
     @staticmethod
-    def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
+    def loss(weights: Weights, factors: Factors, x: Inputs) -> Float[Tensor, "instances"]:
         """See `Ensemble.loss`."""
         return _loss(weights, factors, _extra_importance(factors, x), x, torch.relu)
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
         """The paper's measures of each feature, and the weights themselves."""
-        weight = self.weights["weight"].detach()
         return {
-            "feature_norm": feature_norm(weight),
-            "superposition": superposition(weight),
-            "dimensionality": feature_dimensionality(weight),
-            "weight": weight,
+            **super().metrics(),
+            "weight": self.weights["weight"].detach(),
             "bias": self.weights["bias"].detach() * self.factors["bias"],
         }
 
@@ -69,7 +73,7 @@ class LinearModel(ToyModel):
     """The toy model without its ReLU. Source: Elhage et al. 2022, "Linear model"."""
 
     @staticmethod
-    def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
+    def loss(weights: Weights, factors: Factors, x: Inputs) -> Float[Tensor, "instances"]:
         """See `Ensemble.loss`."""
         return _loss(weights, factors, _extra_importance(factors, x), x, lambda output: output)
 
@@ -95,7 +99,7 @@ class DecayingImportance(ToyModel):
         self.add_factor("decay", decay)
 
     @staticmethod
-    def loss(weights: Weights, factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> Tensor:
+    def loss(weights: Weights, factors: Factors, x: Inputs) -> Float[Tensor, "instances"]:
         """See `Ensemble.loss`."""
         importance = [None, *(factors["decay"] ** i for i in range(1, len(x)))]
         return _loss(weights, factors, importance, x, torch.relu)
@@ -132,16 +136,16 @@ class DenseFeatures(Independent):
     """A control: features that are never zero, whatever density the sweep says."""
 
     def __init__(self, n_features: int, density: Varying[Density], batch_size: int = 1024) -> None:
-        super().__init__(n_features, torch.ones_like(torch.as_tensor(density)), batch_size)
+        super().__init__(n_features, 1.0, batch_size)
 
 
 def _loss(
     weights: Weights,
-    factors: Mapping[str, Tensor],
-    importance: Sequence[Tensor | None],
-    x: Sequence[Tensor],
+    factors: Factors,
+    importance: Sequence[Float[Tensor, "instances 1"] | None],
+    x: Inputs,
     activation: Callable[[Tensor], Tensor],
-) -> Tensor:
+) -> Float[Tensor, "instances"]:
     bias = weights["bias"].unsqueeze(-1)
     error = []
     for i, (x_i, output) in enumerate(zip(x, _recovered(weights["weight"], x), strict=True)):
@@ -150,13 +154,13 @@ def _loss(
     return _sum(weighted).mean(dim=1) / len(x)
 
 
-def _extra_importance(factors: Mapping[str, Tensor], x: Sequence[Tensor]) -> list[Tensor | None]:
+def _extra_importance(factors: Factors, x: Inputs) -> list[Float[Tensor, "instances 1"] | None]:
     """The importance of each feature, None for 1."""
     return [*[None] * (len(x) - 1), factors["extra_importance"]]
 
 
-def _recovered(weight: Tensor, x: Sequence[Tensor]) -> Sequence[Tensor]:
-    """W^T W x, for each feature a tensor (instances, batch)."""
+def _recovered(weight: Float[Tensor, "instances hidden features"], x: Inputs) -> Inputs:
+    """W^T W x."""
     # The sums over the few features and hidden units are written out for the compiler, which makes one loop
     # of all. Without it each term is a loop of its own, slower than products of even such small matrices.
     if weight[0].numel() > WRITTEN_OUT or not torch.compiler.is_compiling():
@@ -172,7 +176,7 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
     return functools.reduce(operator.add, terms)
 
 
-def _start(n_hidden: int, n_features: int, generator: np.random.Generator) -> dict[str, Tensor]:
+def _start(n_hidden: int, n_features: int, generator: np.random.Generator) -> dict[str, Float[Tensor, "..."]]:
     std = (2 / (n_hidden + n_features)) ** 0.5
     weight = generator.standard_normal((n_hidden, n_features), dtype=np.float32) * np.float32(std)
     return {"weight": torch.from_numpy(weight), "bias": torch.zeros(n_features)}

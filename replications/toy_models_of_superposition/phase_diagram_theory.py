@@ -9,21 +9,23 @@ github.com/wattenberg/superposition.
 import functools
 import itertools
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize, root
 from torch import Tensor
 
 from common.ensemble import Weights
+from common.features import Factors, Inputs
 from replications.toy_models_of_superposition.model import ToyModel
 
 Array = NDArray[np.float64]
-Loss = Callable[[Weights, Mapping[str, Tensor], Sequence[Tensor]], Tensor]
+Loss = Callable[[Weights, Factors, Inputs], Float[Tensor, "instances"]]
 
 TRIPLE_POINT = (1.0, 4 / 7)
 """(r, p) where the phases meet, in both diagrams."""
@@ -96,8 +98,10 @@ def configurations(n_features: int) -> list[str]:
     return names
 
 
-def closed_form_losses(n_features: int, r: ArrayLike, p: ArrayLike) -> Array:
-    """The loss of each of `configurations(n_features)`, shape (configurations, *broadcast of r and p)."""
+def closed_form_losses(
+    n_features: int, r: ArrayLike, p: ArrayLike
+) -> Float64[Array, "configurations *broadcast"]:
+    """The loss of each of `configurations(n_features)`, r and p being broadcast against each other."""
     names = configurations(n_features)
     grid = np.broadcast_arrays(np.asarray(r, float), np.asarray(p, float))
     return np.stack([CONFIGURATIONS[name].loss(*grid) for name in names])
@@ -184,8 +188,8 @@ def _flat(values: Array, shape: tuple[int, ...], own_axes: int) -> Tensor:
 
 
 @functools.cache
-def _nodes(active: tuple[bool, ...]) -> Tensor:
-    """A grid over the active features, shape (n_features, 1, nodes), of midpoints of cells.
+def _nodes(active: tuple[bool, ...]) -> Float64[Tensor, "features 1 nodes"]:
+    """A grid over the active features, of midpoints of cells.
 
     They are stretched about 1/2 by so little that their variance too is that of the uniform distribution: of
     a parabola the plain midpoints give a mean that is wrong by 1/12 of a cell squared. The axes differ by a
@@ -273,7 +277,7 @@ def _differences(at: Array, first: str, second: str, third: str) -> Array:
 _U, _U_WEIGHT = (np.polynomial.legendre.leggauss(64) + np.array([[1.0], [0.0]])) / 2
 
 
-def two_feature_loss(weight: ArrayLike, bias: ArrayLike, r: ArrayLike, p: ArrayLike) -> Array:
+def two_feature_loss(weight: ArrayLike, bias: ArrayLike, r: ArrayLike, p: ArrayLike) -> Float64[Array, "..."]:
     """`population_loss` of the toy model with n = 2, m = 1, far faster and to a relative 1e-4.
 
     Of the two integrals of each output one is in closed form, the other a Gauss-Legendre sum.
@@ -313,8 +317,8 @@ _STARTS = ((1.0, -0.1), (1.0, -1.0))
 _SHIFTS = 1e-5 * np.concatenate([np.zeros((1, 4)), np.eye(4), -np.eye(4)])
 
 
-def exact_optimum(r: float, p: float) -> tuple[Array, Array]:
-    """The weights (2,) and biases (2,) of the lowest population loss of the toy model with n = 2, m = 1.
+def exact_optimum(r: float, p: float) -> tuple[Float64[Array, "2"], Float64[Array, "2"]]:
+    """The weights and biases of the lowest population loss of the toy model with n = 2, m = 1.
 
     The more important feature's weight is positive. At r = 1, where the features can be exchanged, the extra
     one is the shorter. Numerical, the best of two starts; errors below 1e-3.

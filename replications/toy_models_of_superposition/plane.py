@@ -6,6 +6,7 @@ the length 1/sqrt(2) that it has in a pair merged into its principal component.
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
@@ -28,7 +29,7 @@ PAIRINGS = (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2)))
 COLOURS = (BLUE, RED, ORANGE)
 
 
-def at(table: pd.DataFrame, part: str, density: float) -> Flags:
+def at(table: pd.DataFrame, part: str, density: float) -> Bool[Flags, "rows"]:
     """Which rows are the networks of a part at a density.
 
     Raises:
@@ -41,45 +42,49 @@ def at(table: pd.DataFrame, part: str, density: float) -> Flags:
     return here
 
 
-def weights(table: pd.DataFrame, rows: Flags, n_hidden: int, n_features: int) -> Array:
-    """The weights of the networks in these rows, an array (networks, n_hidden, n_features)."""
+def weights(
+    table: pd.DataFrame, rows: Bool[Flags, "rows"], n_hidden: int, n_features: int
+) -> Float[Array, "instances {n_hidden} {n_features}"]:
+    """The weights of the networks in these rows."""
     names = [f"weight_{k}_{i}" for k in range(n_hidden) for i in range(n_features)]
     # column by column: it takes a third of the time of pandas' own choice of rows and columns
     columns = [table[name].to_numpy()[rows] for name in names]
     return np.stack(columns, axis=1).astype(float).reshape(-1, n_hidden, n_features)
 
 
-def learned(weight: Array) -> Flags:
-    """Whether each feature is learned, (networks, features)."""
+def learned(weight: Float[Array, "instances 2 features"]) -> Bool[Flags, "instances features"]:
+    """Whether each feature is learned."""
     known: Flags = np.linalg.norm(weight, axis=1) >= LEARNED
     return known
 
 
-def angles(weight: Array) -> Array:
-    """The angle between any two features, 0 to 180, (networks, features, features)."""
+def angles(weight: Float[Array, "instances 2 features"]) -> Float[Array, "instances features features"]:
+    """The angle between any two features, 0 to 180."""
     direction = np.degrees(np.arctan2(weight[:, 1], weight[:, 0]))
     apart = np.abs(direction[:, :, None] - direction[:, None, :])
     return np.asarray(np.minimum(apart, 360 - apart))
 
 
-def within(weight: Array) -> Array:
-    """The angle between the two features of each pair, (networks, pairs)."""
+def within(weight: Float[Array, "instances 2 features"]) -> Float[Array, "instances features//2"]:
+    """The angle between the two features of each pair."""
     direction = np.degrees(np.arctan2(weight[:, 1], weight[:, 0]))
     apart = np.abs(direction[:, ::2] - direction[:, 1::2])
     return np.asarray(np.minimum(apart, 360 - apart))
 
 
-def collapsed(weight: Array, degrees: float = COLLAPSED) -> Flags:
-    """Whether both features of a pair are learned, in nearly one direction, (networks, pairs)."""
+def collapsed(
+    weight: Float[Array, "instances 2 features"], degrees: float = COLLAPSED
+) -> Bool[Flags, "instances features//2"]:
+    """Whether both features of a pair are learned, in nearly one direction."""
     both = learned(weight).reshape(len(weight), -1, 2).all(axis=2)
     return both & (within(weight) < degrees)
 
 
-def square(weight: Array, degrees: float = OFF) -> NDArray[np.intp]:
-    """Which of `PAIRINGS` four features are antipodal in, the two pairs orthogonal, (networks,); else -1.
+def square(weight: Float[Array, "instances 2 4"], degrees: float = OFF) -> Int[NDArray[np.intp], "instances"]:
+    """Which of `PAIRINGS` four features are antipodal in, the two pairs orthogonal; else -1.
 
     Args:
-        weight: (networks, 2, 4)
+        weight: of each network
         degrees: by how much each of the six angles may be off
     """
     angle, known = angles(weight), learned(weight).all(axis=1)
@@ -93,11 +98,11 @@ def square(weight: Array, degrees: float = OFF) -> NDArray[np.intp]:
     return found
 
 
-def hexagon(weight: Array, degrees: float = 30.0) -> Flags:
-    """Whether six learned features lie around the circle, neighbours 60 apart, (networks,).
+def hexagon(weight: Float[Array, "instances 2 6"], degrees: float = 30.0) -> Bool[Flags, "instances"]:
+    """Whether six learned features lie around the circle, neighbours 60 apart.
 
     Args:
-        weight: (networks, 2, 6)
+        weight: of each network
         degrees: by how much each angle may be off; with 30 each is nearer to 60 than to the 0 of a collapsed
             pair and to the 120 that a missing feature leaves
     """
@@ -107,8 +112,8 @@ def hexagon(weight: Array, degrees: float = 30.0) -> Flags:
     return fits
 
 
-def side_by_side(weight: Array) -> Flags:
-    """Whether in each pair one feature is next to the other around the circle, (networks,)."""
+def side_by_side(weight: Float[Array, "instances 2 features"]) -> Bool[Flags, "instances"]:
+    """Whether in each pair one feature is next to the other around the circle."""
     order = np.argsort(np.arctan2(weight[:, 1], weight[:, 0]), axis=1)
     place = np.argsort(order, axis=1)
     n = weight.shape[2]
@@ -117,8 +122,8 @@ def side_by_side(weight: Array) -> Flags:
     return beside
 
 
-def common_frame(weight: Array) -> Array:
-    """One network's weights (2, features), turned and flipped: feature 0 up, feature 1 to the left of it."""
+def common_frame(weight: Float[Array, "2 features"]) -> Float[Array, "2 features"]:
+    """One network's weights, turned and flipped: feature 0 up, feature 1 to the left of it."""
     turned = np.degrees(np.arctan2(weight[1], weight[0]))
     turned = (turned - turned[0] + 180) % 360 - 180
     if turned[1] < 0:
@@ -128,8 +133,8 @@ def common_frame(weight: Array) -> Array:
     return np.stack([lengths * np.cos(angle), lengths * np.sin(angle)])
 
 
-def draw(axes: Axes, weight: Array, title: str = "", paired: bool = True) -> None:
-    """Draw one network's features (2, features) as arrows in the common frame, pairs in colours."""
+def draw(axes: Axes, weight: Float[Array, "2 features"], title: str = "", paired: bool = True) -> None:
+    """Draw one network's features as arrows in the common frame, pairs in colours."""
     around = np.linspace(0, 2 * np.pi, 100)
     axes.plot(np.cos(around), np.sin(around), color="0.85", linewidth=0.8)
     for i, (x, y) in enumerate(common_frame(weight).T):

@@ -244,6 +244,16 @@ WRONG = {
     "too short": ("metrics", "{right}, 'm': torch.zeros(1, 5)", "'m' has shape (1, 5); expected"),
     "a list": ("metrics", "{right}, 'm': [1., 2.]", "'m' has a list; expected a tensor"),
     "a fault": ("metrics", "{right}, 'm': undefined", "NameError: name 'undefined' is not defined"),
+    "a measure called loss": ("measures", "'loss': lambda weight: weight", "Spoilt.measures: 'loss' is the"),
+    "a measure called seed": ("measures", "'seed': lambda weight: weight[:, 0, 0]", "measures: 'seed' is a"),
+    "a measure of one number": ("measures", "'m': lambda weight: weight.mean()", "gives a number; expected"),
+    "a measure that is a list": ("measures", "'m': lambda weight: [1.]", "gives a list; expected a tensor"),
+    "a measure too long": ("measures", "'m': lambda weight: torch.zeros(7)", "'m' has shape (7,); expected"),
+    "a measure of a weight that is not there": (
+        "measures", "'m': lambda weigth: weigth", "missing 1 required positional argument: 'weigth'",
+    ),
+    "a measure with a fault": ("measures", "'m': lambda weight: undefined", "NameError: name 'undefined'"),
+    "a measure with a dot": ("measures", "'at_.5': lambda weight: weight", "KeyError: 'module name can"),
 }  # fmt: skip
 
 
@@ -255,6 +265,8 @@ def test_a_method_that_gives_something_else_is_known_before_training(
     if method == "loss":
         head = "    @staticmethod\n    def loss(weights, factors, x):\n        "
         body = wrong.format(right="Autoencoder.loss(weights, factors, x)")
+    elif method == "measures":
+        head, body = f"    measures = {{{wrong}}}\n", "    metrics = Ensemble.metrics"
     else:
         head = "    def metrics(self):\n        "
         body = f"return {{{wrong.format(right='**super().metrics()')}}}"

@@ -18,7 +18,7 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
-from common import ensemble, features, metrics, polysemanticity, statistics
+from common import ensemble, features, metrics, statistics
 from common.ensemble import Ensemble, Weights
 from common.features import Independent
 from common.runs import shard, store
@@ -109,11 +109,14 @@ def fault(
 
 
 def swap(old: object, new: object) -> None:
-    """Replace `old` by `new` under each name that a module of the suite knows it by."""
+    """Replace `old` by `new` under each name that a module knows it by, and among the measures of models."""
     for module in list(sys.modules.values()):
         if module.__name__.startswith(("common.", "replications.")):
-            for name in [name for name, value in vars(module).items() if value is old]:
-                setattr(module, name, new)
+            for name, value in list(vars(module).items()):
+                if value is old:
+                    setattr(module, name, new)
+                if isinstance(value, type) and issubclass(value, Ensemble) and old in value.measures.values():
+                    value.measures = {n: new if f is old else f for n, f in value.measures.items()}  # type: ignore[misc]
 
 
 def put(owner: object, name: str, new: object) -> None:
@@ -455,24 +458,28 @@ def weights_in_the_wrong_order() -> None:
 def superposition_with_itself() -> None:
     """A feature's overlap with itself counts as superposition."""
 
-    def update(weights: Tensor) -> Tensor:
-        norms, overlaps = metrics._overlaps_with_others(weights)
+    def with_itself(weight: Tensor) -> Tensor:
+        norms, overlaps = metrics._overlaps_with_others(weight)
         return overlaps.square().sum(dim=2) + norms.square()
 
-    put(metrics, "_superposition_update", update)
+    swap(metrics.superposition, with_itself)
 
 
 @fault(PHASES)
 def superposition_transposed() -> None:
     """Overlaps are relative to the other feature's norm: summed over the wrong axis."""
-    put(metrics, "_superposition_update", lambda w: metrics._overlaps_with_others(w)[1].square().sum(dim=1))
+
+    def transposed(weight: Tensor) -> Tensor:
+        return metrics._overlaps_with_others(weight)[1].square().sum(dim=1)
+
+    swap(metrics.superposition, transposed)
 
 
 @fault(PHASES)
 def norm_not_rooted() -> None:
     """The norm of a feature is its square."""
-    original = metrics._feature_norm_update
-    swap(metrics.feature_norm, lambda weights: original(weights).square())
+    original = metrics.feature_norm
+    swap(original, lambda weight: original(weight).square())
 
 
 @fault(PAIRS, COLLAPSE, judging=True)
@@ -814,25 +821,25 @@ def relative_to_the_wrong_axis() -> None:
 @fault(DEFINITIONS, OPTIMUM)
 def threshold_along_the_wrong_axis() -> None:
     """Weights are compared along neurons where it should be along features, and the other way round."""
-    original = polysemanticity._above_threshold
-    put(polysemanticity, "_above_threshold", lambda w, threshold, dim: original(w, threshold, 3 - dim))
+    original = metrics._above_threshold
+    put(metrics, "_above_threshold", lambda w, threshold, dim: original(w, threshold, 3 - dim))
 
 
 @fault(DEFINITIONS)
 def one_feature_is_enough() -> None:
     """A neuron that responds to one feature counts as polysemantic."""
-    original = polysemanticity._above_threshold
 
-    def update(weights: Tensor, threshold: float) -> Tensor:
-        return (original(weights, threshold, 2).sum(dim=2) >= 1).sum(dim=1).to(weights.dtype)
+    def responding(weight: Tensor, threshold: float) -> Tensor:
+        found = metrics._above_threshold(weight, threshold, 2).sum(dim=2) >= 1
+        return found.sum(dim=1).to(weight.dtype)
 
-    put(polysemanticity, "_polysemantic_neurons_update", update)
+    swap(metrics.polysemantic_neurons, responding)
 
 
 @fault(DEFINITIONS)
 def superposition_the_other_way() -> None:
     """Superposition is dimensions less features, not features less dimensions."""
-    put(polysemanticity, "_superposition_compute", lambda represented, n: (n - represented).clamp(min=0))
+    put(metrics, "_beyond", lambda represented, n: (n - represented).clamp(min=0))
 
 
 @fault(DEFINITIONS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from common import metrics, polysemanticity
+from common import metrics
 from common.errors import InputError
 from common.specs.find import find_specs
 from common.system.terminal import Terminal
@@ -42,14 +42,20 @@ def test_a_fault_is_entered_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_swap_replaces_a_function_under_all_its_names() -> None:
-    original, other = metrics.feature_norm, lambda weights: weights
-    assert vars(toy)["feature_norm"] is original
+    original, other = metrics.feature_norm, lambda weight: weight
+
+    def known() -> list[Any]:
+        models = toy.ToyModel, toy.LinearModel
+        modules = (vars(module)["feature_norm"] for module in (toy, metrics))
+        return [*modules, *(model.measures["feature_norm"] for model in models)]
+
+    assert known() == 4 * [original]
     swap(original, other)
     try:
-        assert vars(toy)["feature_norm"] is vars(metrics)["feature_norm"] is other
+        assert known() == 4 * [other]
     finally:
         swap(other, original)
-    assert vars(toy)["feature_norm"] is original
+    assert known() == 4 * [original]
 
 
 @pytest.fixture
@@ -70,8 +76,8 @@ def test_a_fault_is_caught_by_claims_and_by_the_record_and_none_is_not(planted: 
     assert (unbroken["claims"], unbroken["record"], unbroken["error"]) == ([], [], "")
     wrong = planted(
         "superposition_the_other_way",
-        polysemanticity,
-        "_superposition_compute",
+        metrics,
+        "_beyond",
         lambda represented, n: (n - represented).clamp(min=0),
     )
     assert "antipodal_count (not reproduced)" in wrong["claims"]

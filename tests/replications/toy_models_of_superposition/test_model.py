@@ -42,7 +42,7 @@ def test_without_bias_the_bias_has_no_effect_and_no_gradient() -> None:
 def test_dense_features_are_never_zero() -> None:
     features = DenseFeatures(2, torch.tensor([0.01, 1.0]))
     uniforms = [torch.full((2, 1), 0.75)] * 2
-    factors = {name: torch.as_tensor(value)[:, None] for name, value in features.factors.items()}
+    factors = {name: torch.as_tensor(value).expand(2)[:, None] for name, value in features.factors.items()}
     for x in features.sample(uniforms, factors):
         torch.testing.assert_close(x, torch.full((2, 1), 0.75))
 
