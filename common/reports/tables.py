@@ -154,7 +154,7 @@ class PaperClaims(NamedTuple):
     title: str
     claims: list[tuple[Claim, Verdict | None]]
 
-    def add(self, claims: Mapping[str, Claim], records: Mapping[str, Record]) -> None:
+    def add(self, claims: Mapping[str, Claim], records: "Mapping[str, Record]") -> None:
         """Add the claims of one of the folder's replications, with the verdicts of its record."""
         recorded = records["full"].claims if "full" in records else {}
         for name, claim in claims.items():
