@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from common.cli import main
 from common.notebook import result
 from common.specs.new import make
+from common.verdicts import record as records
 from tests.conftest import ROOT
 
 NAME = "example/projection"
@@ -23,6 +24,7 @@ SPEC = "replications/example/projection.yaml"
 CODE = "replications/example/projection.py"
 CLAIMS = "expected/example/projection.yaml"
 RECORD = "expected/example/projection.record.yaml"
+SAMPLES = "expected/example/projection.samples.parquet"
 
 SPEC_TEXT = """\
 title: An example
@@ -65,6 +67,7 @@ claims:
 GRID_TEXT = CLAIMS_TEXT.replace(
     "norm:", "norm{end}:\n    for:\n      - {end: '', p: .5}\n      - {end: _2, p: .25}"
 ).replace("{density: .5}", '{density: "{p}"}')
+OF_THE_RECORD = {"squared_norm": [1.0, 1.01, 0.99, 1.02, 0.98]}
 RECORD_TEXT = """\
 profiles:
   full:
@@ -79,10 +82,10 @@ profiles:
         value: 1.0
         low: .9
         high: 1.1
-        samples: [1.0, 1.01, .99, 1.02, .98]
     controls:
       decayed: {squared_norm: not reproduced}
-"""
+    samples: DIGEST
+""".replace("DIGEST", records._digest(OF_THE_RECORD))
 TEXTS = {SPEC: SPEC_TEXT, CLAIMS: CLAIMS_TEXT, RECORD: RECORD_TEXT}
 FUNCTIONS = '''
 
@@ -587,10 +590,9 @@ CASES = [
     record("date: '2026-11-21'", "date: 2026-11-21", "profiles.full.date: "),
     record("verdict: reproduced", "verdict: maybe", ":10: profiles.full.claims.squared_norm.verdict: "),
     record("value: 1.0", "value: one", ":11: profiles.full.claims.squared_norm.value: "),
-    record(
-        "samples: [1.0, 1.01, .99, 1.02, .98]", "samples: 3", "profiles.full.claims.squared_norm.samples: "
-    ),
-    record("samples: [1.0,", "samples: [a,", "profiles.full.claims.squared_norm.samples.0: "),
+    record("    samples: ", "    samples: [3] # ", "profiles.full.samples: "),
+    record("high: 1.1", "high: 1.1\n        samples: [1.0, 1.01]", ":14: this record is of an older format"),
+    record("      squared_norm:\n", "      other:\n", "no claim 'squared_norm', though "),
     record(
         "decayed: {squared_norm: not reproduced}",
         "decayed: {squared_norm: lost}",
@@ -708,6 +710,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def example(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same with its files as they were, and the working directory in it."""
+    (root / SAMPLES).write_bytes(records._table({"full": OF_THE_RECORD}))
     for name, text in TEXTS.items():
         path = root / name
         if path.is_dir() and not path.is_symlink():
@@ -772,6 +775,7 @@ def test_a_file_that_cannot_be_read(
 ) -> None:
     if file == RECORD:
         (example / file).write_text(RECORD_TEXT.replace("abc", "example"), encoding="utf-8")
+        (example / SAMPLES).write_bytes(records._table({"full": OF_THE_RECORD}))
     change(example / file)
     line = refused(example, capsys, "run", NAME)
     if (file, change) == (SPEC, _nothing):
@@ -991,6 +995,7 @@ def mutations(draw: st.DrawFn) -> tuple[str, str]:
 def test_any_change_of_a_file_is_read_or_refused(
     example: Path, capsys: pytest.CaptureFixture[str], mutation: tuple[str, str]
 ) -> None:
+    (example / SAMPLES).write_bytes(records._table({"full": OF_THE_RECORD}))
     for file, text in TEXTS.items():
         (example / file).write_text(text, encoding="utf-8")
     file, text = mutation

@@ -261,7 +261,10 @@ class Told(Progress):
         Path(__file__).with_name("trains").touch()
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
-    train([Run(load_spec(Path(sys.argv[1])), Path(sys.argv[2]))], Devices("cpu", 2), Told())
+    try:
+        train([Run(load_spec(Path(sys.argv[1])), Path(sys.argv[2]))], Devices("cpu", 2), Told())
+    except KeyboardInterrupt:  # Python's own exit code for it is lost where code runs at the exit, as torch's may
+        sys.exit(130)
 """,
         encoding="utf-8",
     )
@@ -311,7 +314,7 @@ def test_an_interrupt_ends_a_run_in_the_middle_of_its_shards(
     while not (tmp_path / "trains").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == -signal.SIGINT
+    assert process.wait(timeout=30) == 130
     _wait_for_the_end_of(process.pid)
 
 
