@@ -453,7 +453,7 @@ CASES = [
     claims(
         CLAIMS_TEXT,
         GRID_TEXT.replace("_2", "''"),
-        ":5: claims.squared_norm{end}.for.1: the claim 'squared_norm' is already made on line 4; ",
+        ":5: claims.squared_norm{end}.for.1: line 4 already makes the claim 'squared_norm'; ",
     ),
     claims(
         CLAIMS_TEXT,

@@ -40,7 +40,7 @@ def replicate(root: Path, *arguments: str) -> int:
 
 def test_what_is_recorded_is_judged_and_reported(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert replicate(recorded, "check", *QUICK) == 0
-    assert "All as recorded." in capsys.readouterr().out
+    assert "All results match the record." in capsys.readouterr().out
 
 
 # -- the report
@@ -120,7 +120,7 @@ def test_a_change_that_is_the_control_s_own_is_refused(
     change = "optimizer.init_args.weight_decay=20."
     assert replicate(recorded, command, NAME, "--set", change) == 2
     said = capsys.readouterr().err
-    assert "controls.decayed.set: breaks nothing: its networks are some of those of the run, changed" in said
+    assert "controls.decayed.set: breaks nothing: the run (changed" in said
 
 
 def test_verdicts_of_a_changed_spec_are_for_reference_only(
@@ -134,7 +134,10 @@ def test_verdicts_of_a_changed_spec_are_for_reference_only(
     steps = ("--set", "trainer.max_steps=2", "--devices", "1")
     assert replicate(recorded, "run", NAME, *steps) == 0
     said = capsys.readouterr().out
-    assert "example/projection, full, changed: for reference only, no verdict is one on the paper" in said
+    assert (
+        "example/projection, full, changed spec: for reference only; the verdicts do not apply to the paper"
+        in said
+    )
     assert "a reason that holds" not in said
     report = recorded / "results/report/changed"
     (only,) = schema.load(report).replications
@@ -166,12 +169,12 @@ def test_claims_without_rows_in_a_changed_sweep_are_not_asked(
     assert "claims.other_density.estimate.at: no row at density = 0.25" in capsys.readouterr().err
     assert replicate(recorded, "run", NAME, *sweep) == 0
     said = capsys.readouterr().out
-    assert "not asked, as the changed sweep has no networks for them: squared_norm" in said
-    assert "control decayed" not in said  # it must lose that claim only
+    assert "not judged, because the changed sweep has no networks for them: squared_norm" in said
+    assert "control decayed" not in said  # it must fail only that claim
     (only,) = schema.load(recorded / "results/report/changed").replications
     assert ([claim.name for claim in only.claims], only.not_asked) == (["other_density"], ["squared_norm"])
     assert replicate(recorded, "run", NAME, "--set", "sweep=[{density: .75}]") == 2
-    assert "claims: nothing to judge: all have no rows in the changed sweep" in capsys.readouterr().err
+    assert "claims: nothing to judge: the changed sweep has no rows for any claim" in capsys.readouterr().err
 
 
 # -- invalid
@@ -248,7 +251,7 @@ def _cut(record: Path) -> None:
     [
         (
             _of_an_older_format,
-            r"RECORD:\d+: this record is of an older format, with its samples in it; remove",
+            r"RECORD:\d+: this record has an older format, which includes its samples; remove",
         ),
         (
             _without_samples,

@@ -620,7 +620,7 @@ def test_a_signal_ends_a_run_in_one_line(
         assert main(["--root", str(example), "run", "--devices", "1"]) == code
     finally:
         signal.signal(signal.SIGINT, interrupt)
-    assert capsys.readouterr().err == "replicate: stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == "replicate: stopped; run the same command again to continue\n"
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -638,4 +638,4 @@ def test_an_interrupt_while_modules_are_imported_is_one_line(
     monkeypatch.setattr(sys, "meta_path", [Interrupted, *sys.meta_path])
     monkeypatch.setattr(sys, "argv", ["replicate", "list"])
     assert __main__.main() == 130
-    assert capsys.readouterr().err == "replicate: stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == "replicate: stopped; run the same command again to continue\n"

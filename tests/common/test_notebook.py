@@ -57,7 +57,8 @@ def test_a_result_has_table_claims_and_figures(short: Any, example: Path) -> Non
     r = short(train=True)
     assert list(r.table["seed"]) == [seed for seed in range(5) for _ in range(2)]
     assert list(r.claims.columns) == [
-        "statement", "kind", "said", "value", "low", "high", "region_low", "region_high", "verdict", "reason",
+        "statement", "kind", "published", "value", "low", "high", "region_low", "region_high",
+        "verdict", "reason",
         "investigated",
     ]  # fmt: skip
     (claim,) = r.claims.itertuples()
@@ -153,5 +154,7 @@ def test_networks_of_several_shapes_are_no_ensemble(short: Any, example: Path) -
     )
     spec.write_text(text, encoding="utf-8")
     r = short()
-    with pytest.raises(InputError, match="'all': networks of several shapes; give one value of batch_size"):
+    with pytest.raises(
+        InputError, match="'all': selects networks of several shapes; choose one value of batch_size"
+    ):
         r.model()

@@ -211,7 +211,7 @@ BEFORE = {
     ),
     "a claim in no profile": (
         CLAIMS, "statement: the", "profiles: [quick]\n    statement: the",
-        "nothing to judge: none is judged in profile full",
+        "nothing to judge: no claim is judged in profile full",
     ),
 }  # fmt: skip
 

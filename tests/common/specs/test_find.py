@@ -164,7 +164,7 @@ def test_a_name_in_two_roots_is_an_error(
     make(other, "mine/second")
     path = str(other / "replications/mine/second.yaml")
     line = one_line(capsys, ["--root", str(own), "run", "mine/result", path])
-    assert line == f"replicate: mine: in {own} and in {other}; one at a time"
+    assert line == f"replicate: mine is in both {own} and {other}; give only one of them"
 
 
 def test_code_of_another_root_is_never_taken_for_its_own(
@@ -182,8 +182,8 @@ def test_a_record_is_made_in_its_own_root(
     own: Path, installed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = one_line(capsys, ["--root", str(own), "record", "theirs/result"])
-    where = f"give its own with --root {installed}"
-    assert line == f"replicate: record: theirs/result is not of this root; {where}"
+    where = f"record it with --root {installed}"
+    assert line == f"replicate: record: theirs/result belongs to another root; {where}"
 
 
 @pytest.mark.parametrize(
