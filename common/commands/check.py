@@ -10,6 +10,7 @@ from common.reports.write import Fresh, publish
 from common.runs.shard import tell_of_diverged
 from common.specs.find import results_folder
 from common.system.terminal import Terminal
+from common.system.text import counted
 from common.verdicts.claims import Verdict
 from common.verdicts.judge import Replication, judge_all, load_all
 from common.verdicts.suite import Suite, Written
@@ -77,11 +78,11 @@ def _conclusion(problems: int, chances: int) -> str:
     """What is printed at the end: whether all results match the record."""
     if problems:
         differ = "differs" if problems == 1 else "differ"
-        return f"{tables.counted(problems, 'result')} {differ} from the record."
+        return f"{counted(problems, 'result')} {differ} from the record."
     if not chances:
         return "All results match the record."
     differ = "differs" if chances == 1 else "differ"
-    exceptions = f"{tables.counted(chances, 'verdict')} that {differ} within chance"
+    exceptions = f"{counted(chances, 'verdict')} that {differ} within chance"
     return f"All results match the record, except {exceptions}."
 
 

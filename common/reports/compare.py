@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from common.errors import InputError
 from common.reports.schema import ClaimReport, ReplicationReport, Report
-from common.reports.tables import counted, interval
+from common.reports.tables import interval
+from common.system.text import counted
 from common.verdicts.claims import Verdict
 
 

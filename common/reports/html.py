@@ -19,9 +19,9 @@ from matplotlib.text import Text
 
 from common.reports.compare import ours
 from common.reports.schema import ClaimReport, Report
-from common.reports.tables import control_result, counted, duration, published_in_words, region_in_words
+from common.reports.tables import control_result, duration, published_in_words, region_in_words
 from common.specs.document import Strict
-from common.system.text import cell, visible
+from common.system.text import cell, counted, visible
 from common.verdicts.claims import Verdict
 
 FIGURE_BYTES = 300_000

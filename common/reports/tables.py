@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.system.files import write
-from common.system.text import markdown
+from common.system.text import counted, markdown
 from common.verdicts.claims import Claim, Verdict
 
 if TYPE_CHECKING:  # comparing reports does not need what writing one needs
@@ -205,11 +205,6 @@ def _fates(verdicts: Sequence[Verdict | None]) -> str:
         return "none was reproduced" if Verdict.NOT_REPRODUCED in counts else f"all {words[verdicts[0]][1]}"
     *first, last = [f"{n} {words[verdict][n != 1]}" for verdict, n in counts.items()]
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def counted(n: int, what: str) -> str:
-    """A number of things, with an s unless there is one."""
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def summary(papers: Iterable[PaperClaims]) -> list[str]:

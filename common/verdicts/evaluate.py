@@ -20,6 +20,7 @@ from common.errors import InputError, blamed
 from common.specs.document import nearest
 from common.statistics import Interval, fraction_interval, jackknife, t_quantile, widen
 from common.style import themed
+from common.system.text import counted
 from common.verdicts.claims import Claim, Claims, Estimate, Verdict, is_empirical
 
 MOST_SEEDS = 1_000_000
@@ -305,8 +306,11 @@ def _reason(value: float, interval: Interval, region: Interval, verdict: Verdict
         return f"{shown} lies inside {_span(region)}"
     if verdict is Verdict.NOT_REPRODUCED:
         return f"{shown} lies outside {_span(region)}"
-    seeds = "seed" if more == 1 else "seeds"
-    cure = "no number of seeds would decide" if more is None else f"about {more} more {seeds} would decide"
+    cure = (
+        "no number of seeds would decide"
+        if more is None
+        else f"about {counted(more, 'more seed')} would decide"
+    )
     return f"{shown} lies partly inside {_span(region)}; {cure}"
 
 

@@ -23,6 +23,7 @@ from common.specs.document import Document, Loader, Strict
 from common.specs.find import RESTORE, samples_of, without_record
 from common.statistics import jackknife, jackknife_error, t_quantile, widen
 from common.system.files import write_all
+from common.system.text import counted
 from common.verdicts.claims import Claim, Verdict
 from common.verdicts.evaluate import Outcome, verdict_of
 
@@ -310,7 +311,7 @@ def _unsound(old: RecordedClaim, new: Outcome, same_hash: bool) -> str | None:
     if Verdict.INVALID in (old.verdict, new.verdict):
         return None
     if same_hash and len(old.samples) != len(new.samples):
-        return f"the record has {len(old.samples)} samples, but this run has {len(new.samples)}"
+        return f"the record has {counted(len(old.samples), 'sample')}, but this run has {len(new.samples)}"
     if not old.samples or new.claim.power is not None or math.isinf(old.low):
         return None
     with np.errstate(over="ignore", invalid="ignore"):

@@ -72,7 +72,7 @@ class Suite:
         """The keys of a replication's spec.
 
         Raises:
-            InputError: for the first that is unknown, missing or of another type.
+            InputError: for the first key that is unknown, missing or of the wrong type.
         """
         return self._spec(files).validate(Fields)
 

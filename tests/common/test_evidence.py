@@ -66,9 +66,7 @@ def test_a_report_that_cannot_be_written_is_no_success_and_leaves_the_old_one(
     monkeypatch.setattr(Path, "write_bytes", full)
     assert replicate(recorded, "check", *QUICK) == 2
     said = capsys.readouterr().err
-    assert said.endswith(
-        "No space left on device; what is finished is kept, the same command goes on from it\n"
-    )
+    assert said.endswith("No space left on device; finished work is kept; run the same command to continue\n")
     after = {path: path.read_bytes() for path in report.rglob("*") if path.is_file()}
     assert after.keys() == before.keys()
     damaged = [path for path, content in after.items() if name in str(path) and content != before[path]]
@@ -287,7 +285,7 @@ def test_a_record_that_cannot_be_read_is_told_and_made_anew(
 def test_paths_that_nobody_means_are_refused(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--out", ""], ["--out", "  "]):
         assert replicate(recorded, "check", *arguments) == 2
-        assert "an empty path; expected a folder" in capsys.readouterr().err
+        assert "empty path; expected a folder" in capsys.readouterr().err
     assert main(["--root", "", "list"]) == 2
 
 

@@ -440,7 +440,7 @@ def test_a_full_disk_keeps_what_is_done_and_the_same_command_goes_on(
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
     assert line.startswith(f"replicate: {example}/results/example/projection/full/")
-    assert "cannot be written: No space left on device; what is finished is kept" in line
+    assert "cannot be written: No space left on device; finished work is kept" in line
     (shard,) = example.glob("results/example/projection/full/*/shards/*")  # and none of the control
     before = shard.stat().st_mtime_ns
     assert main(command) == 0

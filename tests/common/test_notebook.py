@@ -130,8 +130,11 @@ def test_a_notebook_may_be_in_a_mode_without_gradients(short: Any, mode: Any) ->
             {"train": True, "keep_weights": "seed =="},
             r"^'seed ==': .*; the columns of example/projection are",
         ),
-        ({"train": True, "keep_weights": "seed"}, r"^'seed' is no condition; write one as in 'seed == 0'"),
-        ({"train": True, "keep_weights": "seed > 9"}, r"^'seed > 9' holds for no network of example/project"),
+        (
+            {"train": True, "keep_weights": "seed"},
+            r"^'seed' is not a condition; write one such as 'seed == 0'",
+        ),
+        ({"train": True, "keep_weights": "seed > 9"}, r"^'seed > 9' selects no network of example/project"),
     ],
 )
 def test_bad_input_is_one_line(short: Any, arguments: dict[str, Any], message: str) -> None:

@@ -173,7 +173,7 @@ def test_a_citation_that_cannot_be_read_is_known_before_training(
 
 ADAM, SEEDS = "torch.optim.AdamW\n", "seeds: 5"
 SCHEDULES = "torch.optim.lr_scheduler"
-NO_STEP = ".class_path: it cannot train here, where a step gets dense gradients and nothing else: "
+NO_STEP = ".class_path: cannot train here, where a step gets dense gradients and nothing else: "
 COLUMN = "no column 'squared_nrom' in the table; did you mean 'squared_norm'?"
 
 
@@ -361,4 +361,4 @@ def test_what_an_error_says_is_one_line_and_not_pages() -> None:
     assert told(ValueError("a\n  b")) == "ValueError: a b"
     assert told(KeyError()) == "KeyError"
     assert len(told(RuntimeError("x" * 100_000))) < 600
-    assert told(SystemExit(0)) == "it ends the program with exit code 0, which is not for it to do"
+    assert told(SystemExit(0)) == "the code ended the program (exit code 0), which it must not do"

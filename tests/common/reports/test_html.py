@@ -139,7 +139,7 @@ def test_a_large_table_is_averaged_and_then_cut(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(html, "TABLE_BYTES", 60)
     cut = html.exhibit("", {}, table)
     assert cut.csv == "part,density,networks,loss\na,0.1,2,0.666667\na,0.2,1,2\n"
-    assert "5 columns, of which those numbered (name_0, name_1) are left out" in cut.note
+    assert "5 columns, of which numbered ones (name_0, name_1) are left out" in cut.note
     monkeypatch.setattr(html, "TABLE_BYTES", 50)
     shortest = html.exhibit("", {}, table)
     assert shortest.csv == "part,density,networks,loss\na,0.1,2,0.666667\n"

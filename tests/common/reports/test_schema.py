@@ -176,7 +176,7 @@ def test_compare_says_what_differs() -> None:
     ]
     assert list(compare(old, report(claim("a"), name="p/two"))) == [
         "p/one: gone, with 4 claims",
-        "p/two: new, with 1 claims",
+        "p/two: new, with 1 claim",
     ]
 
 

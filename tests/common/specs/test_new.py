@@ -99,7 +99,7 @@ def test_an_existing_file_of_the_result_is_an_error(
     [
         ("paper", "expected PAPER/RESULT"),
         ("a/b/c", "expected PAPER/RESULT"),
-        ("Paper/result", "'Paper' cannot name a Python module"),
+        ("Paper/result", "'Paper' is not a valid name for a Python module"),
         ("paper/my-result", "'my-result' cannot name"),
         ("paper/", "'' cannot name"),
         ("paper/2d", "'2d' cannot name"),
@@ -107,7 +107,7 @@ def test_an_existing_file_of_the_result_is_an_error(
         ("../result", "'..' cannot name"),
         ("paper/é", "'é' cannot name"),
         ("paper/result\n", "cannot name"),
-        ("paper/model", "model.py is the paper's model"),
+        ("paper/model", "model.py is reserved for the paper's model"),
     ],
 )
 def test_a_bad_name_is_an_error(tmp_path: Path, name: str, message: str) -> None:

@@ -769,11 +769,13 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "margin without value": (
         {"margin__rule": "taste"},
-        "8: claims.first.margin: give either the rule published_precision without a value, or",
+        "8: claims.first.margin: give either the rule published_precision without a value, or "
+        "a value with its own rule",
     ),
     "margin with both": (
         {"margin__value": 1.0},
-        "8: claims.first.margin: give either the rule published_precision without a value, or",
+        "8: claims.first.margin: give either the rule published_precision without a value, or "
+        "a value with its own rule",
     ),
     "margin without rule": ({"margin": {"value": 1.0}}, "8: claims.first.margin.rule: missing key"),
     "two bounds": (

@@ -390,7 +390,7 @@ def test_a_record_that_compares_with_nothing_is_refused(tmp_path: Path, changes:
     assert record.load(path)["full"].claims["x"].value == 1
     save_unchecked(path, **changes)
     line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if text.strip().startswith("x:"))
-    with pytest.raises(InputError, match=rf"^{path}:{line}: .*; restore .*record it anew") as raised:
+    with pytest.raises(InputError, match=rf"^{path}:{line}: .*; restore .*`replicate record`") as raised:
         record.load(path)
     assert "\n" not in str(raised.value)
 
@@ -479,7 +479,7 @@ COLUMNS = rf"{UNREAD}the columns are not profile \(str\), claim \(str\), sample 
         (_table(lambda table: table.replace({"claim": {"mean": "means"}})), OTHER),
         (_table(_more()), OTHER),
         (_table(_more(claim="new", sample=0)), OTHER),
-        (_table(_more(profile="long", sample=0)), "SAMPLES: has samples of the profile 'long', result"),
+        (_table(_more(profile="long", sample=0)), "SAMPLES: has samples of the profile 'long', which result"),
         (_table(_more(profile=None)), f"{UNREAD}the samples of each claim are not numbered from 0"),
         (_table(lambda table: table.iloc[1:]), f"{UNREAD}the samples of each claim are not numbered from 0"),
         (_table(lambda table: table.iloc[::-1]), f"{UNREAD}the samples of each claim are not numbered"),
@@ -583,7 +583,7 @@ def test_a_record_as_it_was_made_is_sound(kind: str, scale: float, seed: int) ->
     [
         ({"samples": [1e308, -1e308] * 5}, "samples spread wider than its interval"),
         ({"samples": [0.0, 10.0] * 5}, "samples spread wider than its interval"),
-        ({"samples": [0.1]}, "the record has 1 samples, but this run has 10"),
+        ({"samples": [0.1]}, "the record has 1 sample, but this run has 10"),
         ({"samples": [0.1, 0.1]}, "the record has 2 samples, but this run has 10"),
         ({"samples": []}, "the record has 0 samples, but this run has 10"),
         ({"verdict": Verdict.NOT_REPRODUCED}, "recorded as not reproduced, which does not follow"),
