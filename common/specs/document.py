@@ -269,7 +269,7 @@ def _construct(
         )
     if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
         raise InputError(
-            f"{name}:{line}: the tag {node.tag!r} is not supported; write plain mappings and lists"
+            f"{name}:{line}: the tag {node.tag!r} is not supported; write plain mappings or lists"
         )
     around = (*around, node)
     if isinstance(node, yaml.MappingNode):

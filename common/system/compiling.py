@@ -240,7 +240,7 @@ def _why_no_compiler() -> str | None:
     if shutil.which(compiler) is None:
         if not named:
             return f"no C++ compiler: {compiler} is not in PATH; install it, or {_CURE}"
-        alone = ", without arguments" if len(compiler.split()) > 1 else ""
+        alone = ", which takes no arguments" if len(compiler.split()) > 1 else ""
         return f"no C++ compiler: {what}, but there is no such program; {_CURE}{alone}"
     try:
         asked = subprocess.run(

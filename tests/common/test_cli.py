@@ -182,7 +182,7 @@ def test_weights_are_kept_and_curves_logged_of_the_same_run(
         (["run", "--set", "seeds"], "--set seeds: expected KEY=VALUE, as in --set trainer.max_steps=100"),
         (["run", "--set", "trainer.max_step=1"], "trainer.max_step: unknown key; did you mean 'max_steps'?"),
         (["run", "--seeds", "-1"], "--seeds -1: seeds: "),
-        (["run", "--accelerator", "cuda", "--devices", "99"], "--devices: 99 GPUs asked for, this machine"),
+        (["run", "--accelerator", "cuda", "--devices", "99"], "--devices: 99 GPUs asked for, but this"),
         (["run", "--devices", "0"], "--devices 0: expected at least 1"),
         (["bench", "--devices", "0"], "--devices 0: expected at least 1"),
         (["check"], "example/projection (full): never run; `replicate run` trains it"),

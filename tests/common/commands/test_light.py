@@ -92,7 +92,7 @@ def test_files_that_are_wrong_are_told_before_anything_large_is_imported(example
         ("replications", "title:", "titel:", "projection.yaml:3: titel: unknown key; did you mean 'title'?"),
         ("replications", "title:", "title: [", "projection.yaml:"),
         ("replications", "rejects: [squared", "rejects: [sqared", "no claim 'sqared_norm' in profile full"),
-        ("expected", "claims:", "claim:", "projection.yaml:3: claim: unknown key"),
+        ("expected", "claims:", "claim:", "projection.yaml:6: claim: unknown key"),
     ):
         path = example / name / "example/projection.yaml"
         text = path.read_text(encoding="utf-8")

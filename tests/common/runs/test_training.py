@@ -365,7 +365,7 @@ def test_the_spec_s_optimiser_is_used(small: Any) -> None:
 def test_devices() -> None:
     assert Devices.choose("cpu", 3) == ("cpu", 3)
     assert Devices.choose("cpu").n == processors()
-    with pytest.raises(ValueError, match=r"^99 GPUs asked for, this machine has \d+$"):
+    with pytest.raises(ValueError, match=r"^99 GPUs asked for, but this machine has \d+$"):
         Devices.choose("cuda", 99)
 
 

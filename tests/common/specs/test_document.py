@@ -167,11 +167,12 @@ BAD_FILES = {
     "no bool": ("a: !!bool x", "1: 'x' is not a valid bool; put a string in quotes"),
     "object": (
         "a: !!python/object:os.system {}",
-        "1: the tag 'tag:yaml.org,2002:python/object:os.system' is not supported; write plain mappings",
+        "1: the tag 'tag:yaml.org,2002:python/object:os.system' is not supported; write plain "
+        "mappings or lists",
     ),
     "set": (
         "a: !!set {b}",
-        "1: the tag 'tag:yaml.org,2002:set' is not supported; write plain mappings",
+        "1: the tag 'tag:yaml.org,2002:set' is not supported; write plain mappings or lists",
     ),
     "tag": ("a: !new b", "1: the tag '!new' is not supported; write plain values"),
     "inside itself": ("a: 1\nb: &x\n  c: *x", "3: b.c: an alias inside the node that it refers to"),

@@ -157,7 +157,7 @@ def test_a_name_in_two_roots_is_an_error(
 ) -> None:
     make(own, "theirs/result")
     line = one_line(capsys, ["--root", str(own), "run", "theirs/result"])
-    where = f"in {own} and in {installed}"
+    where = f"found in {own} and in {installed}"
     assert line == f"replicate: theirs/result: {where}; choose one of these folders with --root"
     # of two papers' folders of one name, either one's modules would be taken for the other's
     other = tmp_path / "other"
@@ -174,7 +174,7 @@ def test_code_of_another_root_is_never_taken_for_its_own(
     make(tmp_path / "other", "mine/result")
     path = str(tmp_path / "other/replications/mine/result.yaml")
     line = one_line(capsys, ["--root", str(own), "status", path])
-    found = r"'replications.mine.model' is /.*/own/.*, not /.*/other/"
+    found = r"'replications.mine.model' was imported from /.*/own/.*, not from /.*/other/"
     assert re.search(rf"result.yaml:\d+: model.class_path: {found}", line)
 
 
@@ -237,12 +237,12 @@ def put(root: Path, *names: str) -> Path:
         (["replications/"], NOTHING_NEAR),
         (["replications/paper/"], NOTHING_NEAR),
         (["replications/paper/model.py", "replications/notes.txt"], NOTHING_NEAR),
-        (["replications/paper/res.yml"], ", but paper/res.yml"),
-        (["replications/res.yaml"], ", but res.yaml"),
-        (["replications/paper/inner/res.yaml"], ", but paper/inner/res.yaml"),
-        (["replications/paper/RES.YAML"], ", but paper/RES.YAML"),
-        (["replications/paper/res.Yml"], ", but paper/res.Yml"),
-        (["replications/paper/res.yaml.txt"], ", but paper/res.yaml.txt"),
+        (["replications/paper/res.yml"], ", only paper/res.yml"),
+        (["replications/res.yaml"], ", only res.yaml"),
+        (["replications/paper/inner/res.yaml"], ", only paper/inner/res.yaml"),
+        (["replications/paper/RES.YAML"], ", only paper/RES.YAML"),
+        (["replications/paper/res.Yml"], ", only paper/res.Yml"),
+        (["replications/paper/res.yaml.txt"], ", only paper/res.yaml.txt"),
         (["replications/paper/._res.yaml"], NOTHING_NEAR),
     ],
 )  # fmt: skip

@@ -77,8 +77,8 @@ def test_values_in_all_their_forms(tmp_path: Path, text: str, title: str) -> Non
         ("\n@comment{{", 2, "what opens here is not closed"),
         ("@misc{k,\n\ntitle}", 3, "expected FIELD = {value}, or } at the end of the entry"),
         ("@misc{k,\n title = ,}", 2, "expected a value: {text} or a number"),
-        ("@misc{,\n title = {a}}", 1, "expected the key of @misc, and a comma"),
-        ("@misc{k title = {a}}", 1, "expected the key of @misc, and a comma"),
+        ("@misc{,\n title = {a}}", 1, "expected the key of @misc, followed by a comma"),
+        ("@misc{k title = {a}}", 1, "expected the key of @misc, followed by a comma"),
     ],
 )
 def test_what_is_no_bibtex_is_one_line(tmp_path: Path, text: str | bytes, line: int, message: str) -> None:

@@ -325,9 +325,7 @@ def test_compiled_code_that_is_damaged_or_cannot_be_kept(
     compiler("", named="g++")
     cache = tmp_path / "cache"
     why = compiling.explain(ImportError(f"{cache}/x.so: file too short"))
-    assert why.startswith(
-        f"what was compiled cannot be loaded ({cache}/x.so: file too short); remove {cache}"
-    )
+    assert why.startswith(f"compiled code cannot be loaded ({cache}/x.so: file too short); remove {cache}")
     why = compiling.explain(PermissionError(13, "Permission denied", f"{cache}/fxgraph"))
     assert why.startswith(f"{cache}/fxgraph: Permission denied; remove {cache} and try again")
     cache.rmdir()
