@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None, prepare: Prepare = lambda needs
         sys.stdout.flush()
         if lost and code != 2:
             why = lost[0].strerror
-            errors.print(f"replicate: standard output: {why}; nothing that was finished is lost")
+            errors.print(f"replicate: standard output: {why}; finished work is kept")
         return 2 if lost else code
 
 
@@ -132,10 +132,10 @@ def _in_a_line(error: BaseException) -> str:
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError):
-        return f"{one_line(error)}; nothing that was finished is lost"
+        return f"{one_line(error)}; finished work is kept"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = blame(error) or f"{frame.filename}:{frame.lineno}"
-    return f"{place}: {told(error)}; `replicate --traceback` shows more; nothing that was finished is lost"
+    return f"{place}: {told(error)}; `replicate --traceback` shows more; finished work is kept"
 
 
 class _Terminated(KeyboardInterrupt):
@@ -206,7 +206,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--seeds", help="change the seeds: how many, or which, as in 3,4,5")
     trained["run"].add_argument(
         "--keep-weights", metavar="QUERY",
-        help="also store the weights of the networks that QUERY selects: all, or 'seed == 0', say",
+        help="also store the weights of the networks that QUERY selects: a condition such as "
+        "'seed == 0 and density > .5', or all",
     )  # fmt: skip
     trained["run"].add_argument(
         "--part", metavar="I/N",

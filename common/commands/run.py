@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, asked: Asked, console: Terminal) -> int:
         rate = sum(todo.values()) / seconds
         console.print(
             f"Trained in {seconds:.0f} s on {where}: "
-            f"{rate:,.0f} networks x steps per second, starting and compiling included."
+            f"{rate:,.0f} networks x steps per second, including startup and compiling."
         )
     if part is not None:
         return _tell_of_part(part, runs, console)

@@ -268,8 +268,8 @@ def _check_numbers(document: Document, value: Any, place: Place = ()) -> None:
         if isinstance(inner, (dict, list)):
             _check_numbers(document, inner, (*place, key))
         elif isinstance(inner, float) and not (inner == 0 or _LEAST <= abs(inner) <= _MOST):
-            problem = f"{inner} is outside float32; expected 0, or a size from {_LEAST:.2g} to {_MOST:.2g}"
-            raise document.error((*place, key), problem)
+            sizes = f"expected 0, or a size from {_LEAST:.2g} to {_MOST:.2g}"
+            raise document.error((*place, key), f"{inner} is outside the range of float32; {sizes}")
 
 
 def is_neutral(key: str) -> bool:

@@ -167,7 +167,7 @@ def _why_constant(claim: Claim, code: ModuleType, table: pd.DataFrame, value: fl
     of 0.
     """
     if claim.estimate.function and value in claim.region:
-        return f"every choice of seeds gives {value:.4g}, exactly an end of the region, without any spread"
+        return f"every choice of seeds gives {value:.4g}, exactly an end of the acceptance region"
     sweep = [*table.columns[: table.columns.get_loc("seed")]]
     measured = table.drop(columns=[*sweep, "seed"])
     groups = measured.groupby([table[name] for name in sweep], dropna=False) if sweep else measured

@@ -25,7 +25,7 @@ with open(sys.argv[1], "w") as file:
     file.write(f"{len(lost)} {min(file.fileno(), 3)} {os.get_inheritable(1)}")
 sys.exit(7)
 """
-KEPT = "nothing that was finished is lost"
+KEPT = "finished work is kept"
 GONE = ["| head -c 1", "| true", ">&-", "2>&-", ">&- 2>&- <&-", "2> >(true)", "1< /dev/null", "2>&1 | true"]
 PIPES = {"": 0, **dict.fromkeys(GONE, 0), "> /dev/full": 1, "2> /dev/full": 0, "> /dev/full 2>&1": 1}
 

@@ -471,7 +471,7 @@ def test_a_comparison_in_which_nothing_differs_is_no_agreement(value: float) -> 
     bound = {"bound": {"at_least": value, "rule": "r"}}
     result = outcome(claim("ordering", MEAN_OF_X, **bound), table)
     assert result.verdict is Verdict.INVALID
-    assert result.reason.endswith(f"gives {value:.4g}, exactly an end of the region, without any spread")
+    assert result.reason.endswith(f"gives {value:.4g}, exactly an end of the acceptance region")
     assert outcome(claim("ordering", {"metric": "x"}, **bound), table).verdict is Verdict.REPRODUCED
 
 
