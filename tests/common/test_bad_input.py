@@ -674,7 +674,7 @@ OPTIONS: list[tuple[list[str], str]] = [
     (["run", NAME, "--keep-weights", "seed == seed.to_csv('ran')"], "is not allowed"),
     (["run", NAME, "--keep-weights", "seed[0] == 0"], "subscript is not allowed"),
     (["run", NAME, "--keep-weights", "9**9**9**9 == seed"], "pow is not allowed"),
-    (["run", NAME, "--keep-weights", "part == 'a' * 99999999999"], "text is compared only"),
+    (["run", NAME, "--keep-weights", "part == 'a' * 99999999999"], "text can only be compared"),
     (["run", NAME, "--keep-weights", "(lambda: 0)() == 0"], "is not allowed"),
     (["run", NAME, "--keep-weights", "seed = 1"], "invalid syntax"),
     (["run", NAME, "--keep-weights", "(" * 400 + ")" * 400], "the columns of"),
@@ -860,7 +860,7 @@ def test_figures_that_do_not_take_the_claims(
     for command in ("run", "check"):
         said = refused(example, capsys, command, NAME)
         assert said.startswith(f"{example / CODE}:4: figures{told} does not take the claims; ")
-        assert "expected figures(table, claims), where claims[NAME] is what expected/ says" in said
+        assert "expected figures(table, claims), where claims[NAME] is a claim from expected" in said
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_a_link_in_received_results_is_not_followed(
     place.rmdir()
     place.symlink_to(outside)
     assert replicate(recorded, "run", *QUICK, "--devices", "1") == 2
-    assert f"{place}: is a link, and results are never written through one" in capsys.readouterr().err
+    assert f"{place}: is a link, and results are never written through links" in capsys.readouterr().err
     assert not list(outside.iterdir())
 
 
