@@ -148,7 +148,7 @@ def test_what_is_not_run_is_listed_and_what_is_not_judged_yet(
     assert replicate(example, "report", "example/third", "--to", str(example / "none")) == 2
     assert "nothing to report: no replication has results in profile full" in capsys.readouterr().err
     assert replicate(example, "compare", str(report), str(example / "none")) == 1
-    assert "example/second: gone, with 1 claims" in capsys.readouterr().out
+    assert "example/second: gone, with 1 claim" in capsys.readouterr().out
 
 
 def test_weights_are_kept_and_curves_logged_of_the_same_run(

@@ -63,7 +63,7 @@ def test_a_result_has_table_claims_and_figures(short: Any, example: Path) -> Non
     ]  # fmt: skip
     (claim,) = r.claims.itertuples()
     assert (claim.Index, claim.statement) == ("squared_norm", "the squared weights sum to 1")
-    assert (claim.kind, claim.said, claim.investigated) == ("theory", "theory 1", None)
+    assert (claim.kind, claim.published, claim.investigated) == ("theory", "theory: 1", None)
     assert claim.value == pytest.approx(r.table.query("density == .5")["squared_norm"].mean())
     assert claim.low < claim.value < claim.high
     assert (claim.region_low, claim.region_high) == pytest.approx((0.8, 1.2))
