@@ -1,4 +1,4 @@
-"""The command `replicate`, also `python -m common`; what a run's workers need is imported beside it."""
+"""The command `replicate`, also `python -m common`; starts importing what workers need."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from common.system.text import line
 def main() -> int:
     """Run `replicate` with the command line's arguments; the exit code, see `common.cli.main`."""
     os.environ.update(machine.drawing_to_files())  # before anything imports matplotlib
-    with streams.guarded(), undisturbed():  # of the environment Lightning reads some when it is imported
+    with streams.guarded(), undisturbed():  # Lightning reads part of the environment when it is imported
         try:
             import fcntl  # noqa: F401  # Windows has none
         except ImportError:
@@ -20,13 +20,13 @@ def main() -> int:
         try:
             from common import cli
         except KeyboardInterrupt:
-            print("replicate: stopped; the same command goes on from here", file=sys.stderr)
+            print("replicate: stopped; run the same command again to continue", file=sys.stderr)
             return 130
         return cli.main(prepare=_prepare)
 
 
 def _prepare(needs_workers: bool) -> None:
-    """See to a folder for compiled code before torch is imported, and start what workers are forked from."""
+    """Prepare a folder for compiled code before torch is imported, and start the fork server."""
     from common.runs import workers
     from common.system import compiling
 

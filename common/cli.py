@@ -20,7 +20,7 @@ from common.system.terminal import Terminal
 from common.system.text import visible
 
 Prepare = Callable[[bool], None]
-"""What is to be done before torch is imported, and whether workers will be needed."""
+"""Called before torch is imported, with whether workers will be needed."""
 
 
 def main(arguments: Sequence[str] | None = None, prepare: Prepare = lambda needs_workers: None) -> int:
@@ -28,8 +28,8 @@ def main(arguments: Sequence[str] | None = None, prepare: Prepare = lambda needs
 
     A command that needs large packages calls `prepare` before it imports them.
 
-    0: all as recorded; 1: a verdict or value is not; 2: bad input or a fault, said in one line; 130 and 143:
-    stopped by SIGINT and SIGTERM. That nobody reads what is printed changes nothing.
+    0: all results match the record; 1: a verdict or value differs; 2: bad input or an error, reported in one
+    line; 130 and 143: stopped by SIGINT and SIGTERM. A closed output pipe changes nothing.
     """
     with streams.guarded() as lost:
         errors = Terminal(stderr=True, soft_wrap=True)
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None, prepare: Prepare = lambda needs
         sys.stdout.flush()
         if lost and code != 2:
             why = lost[0].strerror
-            errors.print(f"replicate: standard output: {why}; nothing that was finished is lost")
+            errors.print(f"replicate: standard output: {why}; finished work is kept")
         return 2 if lost else code
 
 
@@ -54,9 +54,9 @@ def _main(arguments: Sequence[str] | None, prepare: Prepare, console: Terminal, 
             return 0
         return _run(options, prepare, console)
     except KeyboardInterrupt as interrupt:
-        errors.print("replicate: stopped; the same command goes on from here")
+        errors.print("replicate: stopped; run the same command again to continue")
         return 143 if isinstance(interrupt, _Terminated) else 130
-    except BaseException as error:  # an exit too: whatever ends a command before its end is an error
+    except BaseException as error:  # SystemExit too: whatever ends a command early is an error
         if options is not None and options.traceback:
             errors.verbatim(traceback.format_exc())
         errors.print(f"replicate: {_in_a_line(error)}")
@@ -70,8 +70,8 @@ def _main(arguments: Sequence[str] | None, prepare: Prepare, console: Terminal, 
 def _run(options: argparse.Namespace, prepare: Prepare, console: Terminal) -> int:
     """Run a command; the exit code.
 
-    The code of each is imported here and no earlier: what most of them need takes seconds to import, and
-    mistakes in the arguments and in the files of what is asked for are told without it.
+    The code of each is imported only here: what most of them need takes seconds to import, and mistakes in
+    the arguments and in the files of what is asked for are reported without it.
     """
     from common.commands import light
 
@@ -121,7 +121,7 @@ def _run(options: argparse.Namespace, prepare: Prepare, console: Terminal) -> in
 
 
 def _needs_workers(options: argparse.Namespace, n_replications: int) -> bool:
-    """Whether a command has so much to do that it starts worker processes."""
+    """Whether a command has enough to do to start worker processes."""
     many = n_replications >= WORTH_WORKERS
     if options.command == "run":
         return many or (options.devices != 1 and options.on is None)
@@ -132,14 +132,14 @@ def _in_a_line(error: BaseException) -> str:
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError):
-        return f"{one_line(error)}; nothing that was finished is lost"
+        return f"{one_line(error)}; finished work is kept"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = blame(error) or f"{frame.filename}:{frame.lineno}"
-    return f"{place}: {told(error)}; `replicate --traceback` shows more; nothing that was finished is lost"
+    return f"{place}: {told(error)}; `replicate --traceback` shows more; finished work is kept"
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM has come: everything ends as it does with an interrupt."""
+    """SIGTERM was received: everything ends as with an interrupt."""
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -148,8 +148,8 @@ def _terminate(number: int, frame: object) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Raise a mistake in the arguments as any other mistake, without the usage in front."""
-        raise InputError(f"{one_line(message)}; `{self.prog} --help` lists what there is")
+        """Raise a mistake in the arguments like any other mistake, without printing the usage."""
+        raise InputError(f"{one_line(message)}; `{self.prog} --help` shows what is valid")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,12 +158,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--root", type=_path,
-        help="the folder that holds replications/ and expected/ (default: this one, or else the suite's)",
+        help="the folder that holds replications/ and expected/ (default: this folder, or else the suite's)",
     )  # fmt: skip
-    parser.add_argument(
-        "--traceback", action="store_true", help="after an error show how Python came there, for its author"
-    )
-    parser.add_argument("--version", action="version", version=_version(), help="print name and version")
+    parser.add_argument("--traceback", action="store_true", help="after an error, show the Python traceback")
+    parser.add_argument("--version", action="version", version=_version(), help="print the name and version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     def add(name: str, text: str, *, names: bool = True) -> argparse.ArgumentParser:
@@ -175,18 +173,20 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     add("list", "list the replications, what they replicate and how much they train", names=False)
-    made = add("new", "make the files of a new replication, a small one that runs at once", names=False)
-    made.add_argument("name", metavar="PAPER/RESULT", help="lower-case names, as of Python modules")
+    made = add("new", "create the files of a new replication, a small example that runs at once", names=False)
+    made.add_argument(
+        "name", metavar="PAPER/RESULT", help="two lower-case names that are valid for Python modules"
+    )
     trained = {
         "run": add("run", "train what is missing, judge the claims, draw the figures"),
         "check": add("check", "judge the claims on stored results, without training"),
         "record": add("record", "make the stored results the reference, and show what changes"),
         "status": add("status", "say what a run would train, and why"),
     }
-    benches = add("bench", "time training beside the plain way, and beside the machine's ceiling")
+    benches = add("bench", "time training against a plain loop and against the machine's ceiling")
     benches.add_argument(
         "--scaling", action="store_true",
-        help="instead, how time and memory grow with more networks, more steps and larger shards",
+        help="measure instead how time and memory grow with networks, steps and the size of shards",
     )  # fmt: skip
     for sub in (*trained.values(), benches):
         sub.add_argument("--profile", default="full", help="full (default) or a profile of the spec")
@@ -194,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--out",
             type=_path,
-            help="where results are stored (default: ROOT/results, here if ROOT is installed)",
+            help="where results are stored (default: ROOT/results, or ./results if ROOT is installed)",
         )
         if name == "record":
             continue
@@ -206,32 +206,34 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--seeds", help="change the seeds: how many, or which, as in 3,4,5")
     trained["run"].add_argument(
         "--keep-weights", metavar="QUERY",
-        help="store the weights of these networks too, as in 'seed == 0 and density > .5'; all for all",
+        help="also store the weights of the networks that QUERY selects: a condition such as "
+        "'seed == 0 and density > .5', or all",
     )  # fmt: skip
     trained["run"].add_argument(
         "--part", metavar="I/N",
-        help="train only part I of N parts of the work, I from 1 to N, and judge nothing; without --part "
-        "a run then judges what all parts have stored in one folder",
+        help="train only part I of N parts of the work, I from 1 to N, and judge nothing; a run without "
+        "--part then judges what all parts have stored in one folder",
     )  # fmt: skip
-    # what it was called before
+    # its former name
     trained["run"].add_argument("--shard", dest="part", help=argparse.SUPPRESS)
     trained["run"].add_argument("--on", choices=["ray"], help="train on a Ray cluster")
     trained["run"].add_argument(
-        "--address", help="of the Ray cluster (default: RAY_ADDRESS, else one on this machine for this run)"
+        "--address",
+        help="address of the Ray cluster (default: RAY_ADDRESS, else a cluster on this machine for this run)",
     )
-    reports = add("report", "write the report on stored results, as a page and for machines")
+    reports = add("report", "write the report on stored results, as a web page and machine-readable files")
     reports.add_argument("--profile", default="full", help="full (default) or a profile of the spec")
     reports.add_argument(
         "--out",
         type=_path,
-        help="where results are stored (default: ROOT/results, here if ROOT is installed)",
+        help="where results are stored (default: ROOT/results, or ./results if ROOT is installed)",
     )
     reports.add_argument("--to", type=_path, help="the folder to write into (default: OUT/report)")
-    reports.add_argument("--schema", action="store_true", help="print the JSON schema of tables.json instead")
-    compares = add("compare", "say in what two reports differ", names=False)
+    reports.add_argument("--schema", action="store_true", help="print the JSON schema of report.json instead")
+    compares = add("compare", "show how two reports differ", names=False)
     for name in ("a", "b"):
         compares.add_argument(
-            name, type=_path, metavar=f"RUN_{name.upper()}", help="a tables.json, or its folder"
+            name, type=_path, metavar=f"RUN_{name.upper()}", help="a report.json, or its folder"
         )
     add("cite", "print the papers behind the replications, as BibTeX")
     for sub in (trained["run"], benches):
@@ -241,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    """The name of this package and its version, as it is installed."""
+    """The name of this package and its installed version."""
     name = "superposition-replications"
     with suppress(importlib.metadata.PackageNotFoundError):
         return f"{name} {importlib.metadata.version(name)}"

@@ -1,4 +1,4 @@
-"""Instances that are calculated, not trained: the solution of an equation, a construction by hand."""
+"""Instances that are calculated, not trained: the solution of an equation, or a construction by hand."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class Computed(ABC):
-    """What stands in a spec's `model` where nothing is trained; such a spec has no features and no optimizer.
+    """The base class of a spec's `model` where nothing is trained; the spec has no features and no optimizer.
 
     Args:
-        seeds: for each instance the seed of its random numbers
+        seeds: for each instance, the seed of its random numbers
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
@@ -19,4 +19,4 @@ class Computed(ABC):
 
     @abstractmethod
     def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
-        """What is kept of each instance, by name."""
+        """What is kept for each instance, by name."""

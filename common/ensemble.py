@@ -1,17 +1,17 @@
-"""Many small networks of one shape, trained at once by one LightningModule.
+"""Many small networks with one shape, trained at once by one LightningModule.
 
 Axes of tensors, as their types name them, here and in replications:
 
     instances   the networks of an ensemble, always first
     seeds       the different seeds of an ensemble: several instances may share one
-    draws       independent uniform numbers of one input, or those of each seed one after the other
+    draws       independent uniform numbers for one input, or those of all seeds one after another
     batch       the inputs of a step
-    features    what an input is made of
-    hidden      the dimensions of the hidden layer, called neurons where each is looked at by itself
-    steps       of training
+    features    the components of an input
+    hidden      the dimensions of the hidden layer, called neurons where they are considered one by one
+    steps       the steps of training
 
-An axis of size 1 (or maybe so: `#instances`) is shared by all. Tests check these types where functions are
-called, and only they do.
+An axis of size 1 (`#instances` if it may be) is shared by all. Only tests check these types, where functions
+are called.
 """
 
 import functools
@@ -38,12 +38,12 @@ from common.metrics import PerInstance
 from common.system import compiling
 
 NUMERICS = 1
-"""Raised whenever a change here or in `features` changes the bits of results; part of every result's hash."""
+"""Raise it when a change here or in `features` changes the bits of results; part of every result's hash."""
 
 EVALUATION_BATCHES = 100
 
 BLOCK_STEPS = 50
-"""Steps in one call of `training_step`, at most: what Lightning does around it takes as long as one."""
+"""The most steps in one call of `training_step`: Lightning's overhead per call takes as long as a step."""
 
 Weights = dict[str, Float[Tensor, "instances ..."]]
 """The weights of networks, or their gradients, by name."""
@@ -52,9 +52,9 @@ Start = Callable[[np.random.Generator], Mapping[str, Float[Tensor, "..."]]]
 Note = Callable[[str], None]
 Gradient = Callable[[Weights, dict[str, Tensor], Tensor, Tensor], tuple[Weights, Tensor]]
 
-# One loop over the batch that forms inputs, outputs, loss and gradients and stores nothing between them: by
-# default the compiler would store what is read often, and cut the loop. Of the values tried these fuse all of
-# a network of 3 features in 20 s of compiling; larger ones compile for minutes and gain nothing.
+# One loop over the batch that computes inputs, outputs, loss and gradients and stores nothing in between: by
+# default the compiler would store what is read often, and split the loop. Of the values tried, these fuse all
+# of a network with 3 features in 20 s of compiling; larger ones compile for minutes and gain nothing.
 _ONE_LOOP: dict[str, str | int | bool | Callable[..., Any]] = {
     "realize_opcount_threshold": 10_000,
     "realize_reads_threshold": 10_000,
@@ -62,18 +62,18 @@ _ONE_LOOP: dict[str, str | int | bool | Callable[..., Any]] = {
     "cpp.max_horizontal_fusion_size": 256,
     "cpp.enable_floating_point_contract_flag": "fast",
     "assert_indirect_indexing": False,
-    # without compiling test programs first: what the processor reports is enough, and it takes 6 s of 17
+    # do not compile test programs first: what the processor reports is enough, and they take 6 s of 17
     "cpp.vec_isa_ok": True,
 }
 
 
 class Ensemble(LightningModule, ABC):
-    """K independent networks: their losses are summed, so each one's gradient is its own.
+    """K independent networks: their losses are summed, so each network gets its own gradient.
 
     Args:
         features: the distribution of the inputs
-        seeds: for each instance the seed of its start weights and data
-        start: the start weights of one network, from random numbers
+        seeds: for each instance, the seed of its initial weights and data
+        start: makes the initial weights of one network from random numbers
         factors: the model's arguments that differ between instances, a value or a tensor (instances,)
     """
 
@@ -81,14 +81,14 @@ class Ensemble(LightningModule, ABC):
     """Metrics of the weights alone, by column: functions that take weights by their names in `weights`."""
 
     compiled: bool
-    """Whether loss and gradient ran compiled: not if that failed, or the model has ways of its own.
+    """Whether loss and gradient ran compiled: False if compiling failed, or the model replaces them.
 
-    Known once training has begun: what could not be compiled once is not tried again in the same process.
+    Known once training has begun: after a failure, compiling is not tried again in the same process.
     """
 
     seed_index: Int[Tensor, "instances"]
     steps: Int[Tensor, "instances"]
-    """After how many steps each network was found settled, or training ended: a tensor (instances,)."""
+    """The step at which each network was found settled, or training ended: a tensor (instances,)."""
 
     def __init__(
         self,
@@ -124,26 +124,26 @@ class Ensemble(LightningModule, ABC):
         """Each network's mean loss on its batch: a pure function that is compiled.
 
         Args:
-            weights: as `start` made them
+            weights: the weights by name, as made by `start`
             factors: the varying arguments, by name
             x: the inputs, a tensor for each feature
         """
 
     def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
-        """What is kept of each trained network, by name: here the `measures`, and a model may add more."""
+        """What is kept for each trained network, by name: the `measures`, to which a model may add."""
         values = self.collection()(**{name: weight.detach() for name, weight in self.weights.items()})
         return {name: values[name] for name in self.measures}  # the collection has its own order
 
     @classmethod
     def collection(cls) -> MetricCollection:
-        """The `measures` as metrics, for any LightningModule: `update` takes weights of networks by name."""
+        """The `measures` as metrics for any LightningModule: `update` takes the networks' weights by name."""
         metrics = {name: PerInstance(function) for name, function in cls.measures.items()}
         return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]  # a dict is invariant
 
     def settled(self) -> Bool[Tensor, "instances"] | None:
         """Whether each network's outcome can no longer change.
 
-        Asked from time to time where a spec says `stop_when_settled`. None: this model has no such state.
+        Called from time to time if the spec says `stop_when_settled`. None: this model has no such state.
         """
         return None
 
@@ -153,7 +153,7 @@ class Ensemble(LightningModule, ABC):
         return {name: getattr(self, f"factor_{name}") for name in self.factor_names}
 
     def add_factor(self, name: str, value: float | Shaped[Tensor, "instances"]) -> None:
-        """Hand the loss an argument that differs between instances, or one value for all."""
+        """Add an argument of the loss that differs between instances, or has one value for all."""
         column = torch.as_tensor(value, dtype=torch.float32).expand(len(self.seed_index)).unsqueeze(1)
         self.factor_names.append(name)
         self.register_buffer(f"factor_{name}", column.contiguous(), persistent=False)
@@ -161,18 +161,18 @@ class Ensemble(LightningModule, ABC):
     def losses_and_gradients(
         self, uniforms: Float[Tensor, "draws batch"], seed_index: Int[Tensor, "instances"]
     ) -> tuple[Float[Tensor, "instances"], Weights]:
-        """Each network's loss and its gradients, on the inputs made of `uniforms`.
+        """Each network's loss and gradients, on the inputs made from `uniforms`.
 
         Args:
             uniforms: `n_uniforms` rows for each seed
-            seed_index: which of those seeds each instance sees
+            seed_index: the index of each instance's seed
         """
         weights = {name: weight.detach() for name, weight in self.weights.items()}
         first_rows = seed_index * self.features.n_uniforms
         gradient = _gradient(type(self).loss, self.features, self.compiles)
         with (
             torch.no_grad()
-        ):  # where it is asked for a gradient by itself; one code for training and evaluation
+        ):  # the gradient function enables it; the same code then serves training and evaluation
             gradients, losses = gradient(weights, self.factors, uniforms, first_rows, self.note)
         self.compiled = gradient.compiled is not None
         return losses, gradients
@@ -192,24 +192,26 @@ class Ensemble(LightningModule, ABC):
             self.after_step()
 
     def before_step(self) -> None:
-        """What a model does before each step, `global_step` having been taken; by default nothing."""
+        """Called before each step, after `global_step` steps; does nothing by default."""
 
     def after_step(self) -> None:
-        """What a model does after each step, which `global_step` counts; by default nothing."""
+        """Called after each step, which `global_step` already counts; does nothing by default."""
 
-    @torch.inference_mode(False)  # in which gradients cannot be taken, and somebody's notebook may be
+    @torch.inference_mode(False)  # a notebook may be in inference mode, in which there are no gradients
     def evaluate(self) -> Float[Tensor, "instances"]:
         """Each network's mean loss on held-out inputs that all seeds share."""
         batches = iter(Draws(self.features, [0], stream="evaluation"))
         first = torch.zeros_like(self.seed_index)
         total = torch.zeros(len(first), dtype=torch.float64, device=self.device)
-        n_batches = EVALUATION_BATCHES if self.features.n_uniforms else 1  # a full batch is always the same
+        n_batches = (
+            EVALUATION_BATCHES if self.features.n_uniforms else 1
+        )  # without randomness every batch is the same
         for _ in range(n_batches):
             total += self.losses_and_gradients(next(batches).to(self.device), first)[0]
         return total / n_batches
 
     def state(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
-        """What training makes of the networks: weights and buffers by name."""
+        """What training changes in the networks: weights and buffers by name."""
         given = {"seed_index", *(f"factor_{name}" for name in self.factor_names)}
         tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         return {
@@ -222,31 +224,31 @@ class Ensemble(LightningModule, ABC):
     def resumable(self) -> bool:
         """Whether a checkpoint holds all that training changes: weights and buffers.
 
-        A model that `has_hooks` may change more: its `on_save_checkpoint` says what.
+        A model that `has_hooks` may change more: its `on_save_checkpoint` must save that.
         """
         return "on_save_checkpoint" in self._own or not self.has_hooks
 
     @property
     def has_hooks(self) -> bool:
-        """Whether it does more while it trains: it has `on_...`, `before_step` or `after_step` of its own."""
+        """Whether the model has its own code in training: `on_...`, `before_step` or `after_step`."""
         return any(name.startswith(("on_", "before_step", "after_step")) for name in self._own)
 
     @property
     def _own(self) -> set[str]:
-        """The names that the model's class, or one between it and this one, defines."""
+        """The names defined by the model's class, or by a class between it and this one."""
         classes = type(self).__mro__
         return {name for one in classes[: classes.index(Ensemble)] for name in vars(one)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the buffers, of which Lightning has only the persistent ones."""
+        """Add the buffers, of which Lightning saves only the persistent ones."""
         checkpoint["buffers"] = dict(self.named_buffers())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back what `on_save_checkpoint` added."""
+        """Restore what `on_save_checkpoint` added."""
         self.restore(checkpoint["buffers"])
 
     def restore(self, state: Mapping[str, Shaped[Tensor, "..."]]) -> None:
-        """Put the networks in a `state`, that of other ensembles of the same shape."""
+        """Set the networks to a `state`, also one of other ensembles with the same shape."""
         for name, tensor in state.items():
             place, _, leaf = name.rpartition(".")
             module = self.get_submodule(place)
@@ -254,16 +256,16 @@ class Ensemble(LightningModule, ABC):
             setattr(module, leaf, nn.Parameter(tensor) if is_weight else tensor)
 
     def train_dataloader(self) -> DataLoader[Iterator[Tensor]]:
-        """Each seed's batches of uniforms, from the next step on where training goes on in the middle."""
+        """Each seed's batches of uniforms, starting from the next step if training is resumed."""
         done, trainer = self.global_step, self.trainer
         draws = Draws(self.features, self.distinct_seeds, skip=done)
         ends = [BLOCK_STEPS]
         if trainer.loggers:
-            ends.append(trainer.log_every_n_steps)  # type: ignore[attr-defined]  # set from elsewhere
+            ends.append(trainer.log_every_n_steps)  # type: ignore[attr-defined]  # set elsewhere
         return DataLoader(Blocks(draws, range(done, trainer.max_steps), ends), batch_size=None)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimiser that was set as `optimizer`, over all networks; its rate follows `lr_scheduler`."""
+        """The optimiser set as `optimizer`, over all networks; its learning rate follows `lr_scheduler`."""
         optimizer = self.optimizer(self.parameters())
         if self.lr_scheduler is None:
             return optimizer
@@ -274,17 +276,17 @@ class Ensemble(LightningModule, ABC):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory left, on the device or for the process."""
+    """Whether memory ran out, on the device or for the process."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    # torch has no class of its own for these
+    # torch has no exception class for these
     said = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(text in str(error) for text in said)
 
 
 @functools.cache
 def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -> "_Gradient":
-    """The gradients and losses of an ensemble; if it compiles, once for each model and distribution."""
+    """The function for gradients and losses of an ensemble, compiled once per model and distribution."""
 
     def total(
         weights: Weights, factors: dict[str, Tensor], uniforms: Tensor, first_rows: Tensor
@@ -304,8 +306,8 @@ def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -
 
     if not compiles:
         return _Gradient(plain, None)
-    # by default the compiler gives up after 8 versions of this function, those of all models together
-    compiled = torch.compile(  # type: ignore[call-overload]  # torch's overloads leave the last two out
+    # by default the compiler gives up after 8 versions of this function, counting those of all models
+    compiled = torch.compile(  # type: ignore[call-overload]  # torch's overloads lack the last two
         torch.func.grad(total, has_aux=True),
         dynamic=False,
         fullgraph=True,
@@ -317,7 +319,7 @@ def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -
 
 
 class _Gradient:
-    """An ensemble's gradient, by its compiled function until that fails, from then on the plain way."""
+    """An ensemble's gradient: by its compiled function until that fails, then without compiling."""
 
     def __init__(self, plain: Gradient, compiled: Gradient | None) -> None:
         self.plain = plain
@@ -330,8 +332,8 @@ class _Gradient:
         if self.compiled is not None:
             if (why := compiling.obstacle(uniforms.device.type)) is None:
                 tensors = (*weights.values(), *factors.values(), uniforms, first_rows)
-                # marking takes as long as a small step: only for shapes that may be compiled now. Not marked,
-                # they would be compiled for these sizes alone, and evaluated by other code than trained
+                # marking takes as long as a small step, so only for shapes that may be compiled now. Unmarked
+                # shapes would be compiled for these sizes alone, and evaluation would use other code
                 if (shapes := tuple(tensor.shape for tensor in tensors)) not in self.seen:
                     self.seen.add(shapes)
                     for tensor in tensors:

@@ -1,4 +1,4 @@
-"""Faults in the code that a replication brings, told in one line with the file and line of that code."""
+"""Errors in a replication's own code, reported in one line with the file and line of that code."""
 
 import inspect
 import os
@@ -14,27 +14,28 @@ _SUITE = Path(__file__).resolve().parent
 _PYTHON = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
 _INSTALLED = {"site-packages", "dist-packages"}
 _MOST = 500
-"""So much of a message is told: some of torch's are pages."""
+"""The most characters of a message that are shown: some of torch's take pages."""
 
 
 class InputError(ValueError):
-    """Bad input, told in one line: where it stands, what is wrong, what would be right."""
+    """Bad input, reported in one line: where it is, what is wrong, what is expected."""
 
 
 def one_line(text: object) -> str:
-    """What a text or an error says, without line breaks."""
+    """A text or the message of an error, without line breaks."""
     return " ".join(str(text).split())
 
 
 @contextmanager
 def blamed(what: str, at: str | None = None, after: str = "") -> Iterator[None]:
-    """Tell in one line of a fault in a replication's code while `what` is done, its exits included.
+    """Report in one line an error in a replication's code during `what`; a call to exit counts as one.
 
-    `at` is the place where none of its lines is behind the fault, which passes as it is if that is None, as
-    input errors and interrupts do. `after` is added, as in "; what was trained is stored".
+    `at` is the place reported if no line of the replication caused the error; if that is None, such an error
+    passes unchanged, as input errors and interrupts do. `after` is appended, as in "; what was trained is
+    stored".
 
     Raises:
-        InputError: for a fault.
+        InputError: for an error in the code.
     """
     try:
         with staying():
@@ -56,7 +57,7 @@ def staying() -> Iterator[None]:
     def leave(status: int) -> NoReturn:
         if (os.getpid(), threading.get_ident()) == here:
             raise SystemExit(status)
-        end(status)  # a process that was forked here ends so, and a worker whose command has ended
+        end(status)  # a process forked here ends like this, and so does a worker whose command has ended
 
     os._exit = leave
     try:
@@ -66,7 +67,7 @@ def staying() -> Iterator[None]:
 
 
 def blame(error: BaseException) -> str | None:
-    """FILE:LINE of the last line of a replication's code, or of another user's, behind `error`, or None."""
+    """FILE:LINE of the last line of a replication's or other user's code that led to `error`, or None."""
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f"{error.filename}:{error.lineno or 1}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -78,9 +79,9 @@ def blame(error: BaseException) -> str | None:
 
 
 def told(error: BaseException) -> str:
-    """What an error says, in one line with its class."""
+    """The class and message of an error, in one line."""
     if isinstance(error, SystemExit):
-        return f"it ends the program with exit code {error.code}, which is not for it to do"
+        return f"the code ended the program (exit code {error.code}), which it must not do"
     said = one_line(error.msg if isinstance(error, SyntaxError) else error)
     if len(said) > _MOST:
         said = f"{said[:_MOST]} ..."

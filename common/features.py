@@ -22,7 +22,7 @@ Factors = Mapping[str, Float[Tensor, "instances 1"]]
 """The values of varying arguments, by name."""
 
 Inputs = Sequence[Float[Tensor, "#instances batch"]]
-"""A tensor for each feature: sums over the few features are written out, and compiled into one loop."""
+"""A tensor for each feature: sums over the few features are written out and compiled into one loop."""
 
 Density = Annotated[float, Field(gt=0, le=1)]
 """The probability that a feature is not zero, p = 1 - S."""
@@ -33,8 +33,8 @@ STREAMS = {"start": 0, "training": 1, "evaluation": 2}
 def generator(stream: str, seed: int) -> np.random.Generator:
     """The random numbers of one seed for one purpose, the same on every machine and device.
 
-    numpy's SFC64 gives float32 uniforms several times as fast as torch's generator on a CPU; the numbers are
-    drawn there and moved, as a GPU's own stream differs between GPU models.
+    On a CPU, numpy's SFC64 generates float32 uniforms several times as fast as torch's generator; the numbers
+    are drawn there and moved, because a GPU's own stream differs between GPU models.
     """
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence((STREAMS[stream], seed))))
 
@@ -42,8 +42,8 @@ def generator(stream: str, seed: int) -> np.random.Generator:
 class Features(ABC):
     """A distribution of inputs, as a function of independent uniform random numbers.
 
-    Instances of one seed share the uniforms whatever their factors (common random numbers): the difference
-    between two of them then shows the factor and not the sample.
+    Instances with one seed share the uniforms whatever their factors (common random numbers): the difference
+    between two of them then shows the effect of the factor, not of the sample.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Features(ABC):
         self.structure: tuple[int | str, ...] = ()
 
     def __eq__(self, other: object) -> bool:
-        """Whether both make the same inputs of the same uniforms and factors: one compiled function does."""
+        """Whether both make the same inputs from the same uniforms and factors, by one compiled function."""
         return isinstance(other, Features) and self._key() == other._key()
 
     def __hash__(self) -> int:
@@ -73,7 +73,8 @@ class Features(ABC):
     def sample(self, uniforms: Inputs, factors: Factors) -> list[Float[Tensor, "instances batch"]]:
         """The inputs, a tensor for each feature: a pure function that is compiled.
 
-        It may depend on `n_features` and on what the class put into `structure`, on nothing else of `self`.
+        It may depend on `n_features` and on what the class put into `structure`, but on nothing else in
+        `self`.
 
         Args:
             uniforms: independent uniform numbers on [0, 1), `self.n_uniforms` tensors
@@ -82,7 +83,7 @@ class Features(ABC):
 
 
 class Independent(Features):
-    """Features independent of each other: zero with probability 1 - density, else uniform on [0, 1].
+    """Features independent of each other: zero with probability 1 - density, otherwise uniform on [0, 1].
 
     One uniform u serves both: u < p has probability p, and given that, u/p is uniform on [0, 1].
     Source: Elhage et al. 2022, "Experiment setup".
@@ -99,7 +100,7 @@ class Independent(Features):
 
 
 class _Sets(Features):
-    """Features in sets of equal size, next to each other, the sets independent of each other."""
+    """Features in sets of equal size, next to each other; the sets are independent of each other."""
 
     def __init__(self, n_features: int, set_size: int, density: Varying[Density], batch_size: int) -> None:
         super().__init__(n_features, batch_size, {"density": density})
@@ -112,7 +113,8 @@ class _Sets(Features):
 class CorrelatedSets(_Sets):
     """Sets whose features are on together: all zero with probability 1 - density, else uniform on [0, 1].
 
-    The first uniform u of a set decides, u < p, and u/p is the first feature; each other has its own.
+    The first uniform u of a set decides: if u < p they are on, and u/p is the first feature; each other
+    feature has its own uniform.
     Source: Elhage et al. 2022, "Setting" of the section on correlated features.
     """
 
@@ -136,8 +138,9 @@ class CorrelatedSets(_Sets):
 class AnticorrelatedSets(_Sets):
     """Sets of which one feature is on at a time: with probability density exactly one, chosen uniformly.
 
-    It is then uniform on [0, 1], so the density of each feature is density / set_size. A set has one uniform
-    u: u < p decides, the whole part of u set_size / p names the feature, the rest of it is the value.
+    That feature is uniform on [0, 1], and the density of each feature is density / set_size. A set has one
+    uniform u: if u < p, the integer part of u set_size / p is the feature's number, and the fractional part
+    its value.
     Source: Elhage et al. 2022, "Setting" of the section on correlated features.
     """
 
@@ -160,7 +163,7 @@ class AnticorrelatedSets(_Sets):
 
 
 class Basis(Features):
-    """The standard basis e_1 ... e_n, all of it in every batch: nothing is random, so no uniforms are drawn.
+    """The whole standard basis e_1 ... e_n in every batch: nothing is random, so no uniforms are drawn.
 
     Source: Lecomte et al. 2023, "Setup".
     """
@@ -170,7 +173,7 @@ class Basis(Features):
         self.n_uniforms = 0
 
     def sample(self, uniforms: Inputs, factors: Factors) -> list[Float[Tensor, "instances batch"]]:
-        """Nothing: with W as the layer's weights the hidden layer of this batch is W itself."""
+        """Nothing: with weights W, the hidden layer of this batch is W itself."""
         return []
 
 
@@ -178,13 +181,13 @@ class Draws(IterableDataset[Tensor]):
     """Endless batches of uniforms for some seeds, each with `n_uniforms` rows for each seed.
 
     Args:
-        features: what the uniforms are for
+        features: the distribution that uses the uniforms
         seeds: each has its own stream
-        stream: for what purpose
-        skip: how many batches to leave out at the start
+        stream: the purpose, a key of `STREAMS`
+        skip: the number of batches to leave out at the start
     """
 
-    # steps drawn in one call: the cost of a call is then small beside the numbers'; even, for `fill_uniform`
+    # steps drawn in one call, so that the cost of a call is small; even, for `fill_uniform`
     BLOCK = 32
 
     def __init__(
@@ -196,12 +199,12 @@ class Draws(IterableDataset[Tensor]):
         self.skip = skip
 
     def __iter__(self) -> Iterator[Float[Tensor, "draws batch"]]:
-        """Start every seed's stream at its beginning, and draw what is to be skipped: SFC64 cannot jump."""
+        """Start every seed's stream at its beginning, and draw what is skipped: SFC64 cannot jump ahead."""
         generators = [generator(self.stream, seed) for seed in self.seeds]
         blocks, first = divmod(self.skip, self.BLOCK)
         for g in generators:
             g.bit_generator.random_raw(blocks * math.prod(self.shape) // 2, output=False)
-        # filled again and again: to get and clear new memory takes as long as to draw
+        # reused, because allocating and clearing new memory takes as long as drawing
         drawn = np.empty((len(generators), *self.shape), np.float32)
         while True:
             for g, out in zip(generators, drawn, strict=True):
@@ -212,9 +215,9 @@ class Draws(IterableDataset[Tensor]):
 
 
 def fill_uniform(generator: np.random.Generator, out: Float32[np.ndarray, "..."]) -> None:
-    """Fill `out`, of an even number, with what `generator.random(dtype=float32)` gives, in half of the time.
+    """Fill `out`, of even size, with the numbers of `generator.random(dtype=float32)`, in half the time.
 
-    That makes one number after the other of 32 bits each, of which it drops 8; this, all at once.
+    That makes one number at a time, from 32 bits of which it drops 8; this makes all at once.
     """
     bits = generator.bit_generator.random_raw(out.size // 2).astype("<u8", copy=False).view("<u4")
     bits >>= np.uint32(8)
@@ -223,11 +226,11 @@ def fill_uniform(generator: np.random.Generator, out: Float32[np.ndarray, "..."]
 
 
 class Blocks(IterableDataset[Iterator[Tensor]]):
-    """The batches of some steps, several at a time; each is drawn when it is used.
+    """The batches of some steps, several in a block; each is drawn when it is used.
 
     Args:
-        batches: at least as many as there are steps
-        steps: their numbers
+        batches: at least one per step
+        steps: the numbers of the steps
         ends: a block ends before each step that is a multiple of one of these, and only there
     """
 
@@ -237,7 +240,7 @@ class Blocks(IterableDataset[Iterator[Tensor]]):
         self.ends = ends
 
     def __iter__(self) -> Iterator[Iterator[Tensor]]:
-        """Give blocks, each of which is to be used up before the next one is."""
+        """Yield blocks, each of which must be used up before the next one."""
         batches = iter(self.batches)
         first = self.steps.start
         while first < self.steps.stop:

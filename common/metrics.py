@@ -1,4 +1,4 @@
-r"""What a network's weights say of superposition and polysemanticity, for many networks at once.
+r"""What a network's weights say about superposition and polysemanticity, for many networks at once.
 
 A stack of weight matrices has the axes instances, hidden and features: :math:`W`, of each instance, has
 :math:`m` rows (hidden dimensions or neurons) and :math:`n` columns (features); :math:`W_i` is column
@@ -296,10 +296,10 @@ def superposition_by_rank(
     represented = _represented_features(weight, threshold)
     on = _above_threshold(weight, threshold, dim=1).any(dim=1, keepdim=True)
     finite = weight.isfinite().all(dim=(1, 2), keepdim=True)
-    # In float64, as no decomposition takes half precision; one that meets a NaN would fail for all instances.
+    # In float64, because no decomposition takes half precision; a NaN would make it fail for all instances.
     vectors = weight.double().masked_fill(~(on & finite), 0.0)
     values = torch.linalg.svdvals(vectors)
-    # Vectors that depend on each other have a last singular value that is zero but for rounding.
+    # The last singular value of linearly dependent vectors is zero up to rounding.
     rounding = torch.finfo(weight.dtype).eps * max(weight.shape[1:])
     rank = (values > max(threshold, rounding) * values[:, :1]).sum(dim=1)
     return _beyond(represented, _nan_where_diverged(rank, weight))
@@ -311,10 +311,10 @@ def superposition_by_rank(
 class PerInstance(Metric):
     """A function of many networks at once as a metric, in any LightningModule or ``MetricCollection``.
 
-    ``update`` takes what the function takes: tensors whose first axis is the instances, of some of the
-    networks. As in a ``MetricCollection``, arguments by name that the function does not have are left out.
-    ``compute`` gives what the function gives, a tensor (instances, ...), of all networks so far, in the order
-    of the updates. Arguments that are the same for all stand in the function:
+    ``update`` takes the arguments of the function: tensors for some of the networks, whose first axis is the
+    instances. As in a ``MetricCollection``, keyword arguments that the function does not have are ignored.
+    ``compute`` returns what the function returns, a tensor (instances, ...), for all networks so far, in the
+    order of the updates. Arguments that are the same for all are bound to the function:
     ``functools.partial(polysemantic_neurons, threshold=0.1)``.
 
     Args:
@@ -322,7 +322,7 @@ class PerInstance(Metric):
         kwargs: keyword arguments of :class:`torchmetrics.Metric`
 
     Raises:
-        ValueError: on update, if the function gives anything else.
+        ValueError: on update, if the function returns anything else.
 
     Example:
         >>> import torch
@@ -347,16 +347,16 @@ class PerInstance(Metric):
         self.add_state(self._values, default=[], dist_reduce_fx="cat")
 
     def update(self, *tensors: Tensor, **named: Tensor) -> None:
-        """Add what the function gives of some networks."""
+        """Add the function's values for some networks."""
         taken = inspect.signature(self.function).parameters
         value = self.function(*tensors, **{name: tensor for name, tensor in named.items() if name in taken})
         if not isinstance(value, Tensor) or value.ndim == 0:
             got = "a number" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise ValueError(f"{_identity(self.function)} gives {got}; expected a tensor (instances, ...)")
+            raise ValueError(f"{_identity(self.function)} returned {got}; expected a tensor (instances, ...)")
         getattr(self, self._values).append(value.clone())  # it may be a weight, which training changes
 
     def compute(self) -> Tensor:
-        """What the function gives of all networks so far."""
+        """The function's values for all networks so far."""
         value: Tensor = dim_zero_cat(getattr(self, self._values))
         self._n_axes = value.ndim
         return value
@@ -364,7 +364,7 @@ class PerInstance(Metric):
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Put the networks of another metric of the same function before those of this one."""
         super().merge_state(incoming_state)
-        # torchmetrics 1.9 keeps the cached result, so compute() would go on without the new instances.
+        # torchmetrics 1.9 keeps the cached result, so compute() would leave out the new instances.
         self._computed = None
 
     def _wrap_compute(self, compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -380,14 +380,14 @@ class PerInstance(Metric):
 
 
 def _identity(function: Callable[..., Any]) -> str:
-    """Another text for each function: a ``MetricCollection`` takes metrics whose states agree for one."""
+    """A different text for each function: a ``MetricCollection`` merges metrics whose states agree."""
     if isinstance(function, functools.partial):
         return f"{_identity(function.func)}, {function.args}, {function.keywords}"
     plain = inspect.isfunction(function) and "<" not in function.__qualname__
     return f"{function.__module__}.{function.__qualname__}" if plain else repr(function)
 
 
-# --- what several of these use
+# --- shared helpers
 
 
 def _check_weight(weight: Tensor) -> None:
@@ -411,7 +411,7 @@ def _check_threshold(threshold: float) -> None:
 def _is_unlearned(norms: Float[Tensor, "instances features"]) -> Bool[Tensor, "instances features"]:
     """Return where a feature counts as not learned, from the norm of each."""
     # A NaN norm is not "at most" anything: it counts as learned, so that a diverged network gives NaN and
-    # does not pass for one that learned nothing.
+    # is not mistaken for one that learned nothing.
     return norms <= UNLEARNED_NORM
 
 

@@ -1,4 +1,4 @@
-"""Results in Python, for a notebook: `result(name)` has table, claims, figures and trained networks."""
+"""Results in Python, for a notebook: `result(name)` has the table, claims, figures and trained networks."""
 
 import functools
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from common.verdicts.suite import Suite
 
 
 class Result:
-    """What came out of one replication in one profile, as `result` gives it."""
+    """The results of one replication in one profile, as `result` returns them."""
 
     def __init__(self, replication: Replication) -> None:
         self.replication = replication
@@ -34,30 +34,31 @@ class Result:
         """The instances table: a row per trained network with its factors, seed, loss and metrics.
 
         Raises:
-            InputError: if the results are not complete.
+            InputError: if the results are incomplete.
         """
         run = self.replication.run
         table = run.table()
         if table is None:
             why = run.why_incomplete(shards(run.spec))
-            how = "result(..., train=True) or `replicate run` trains it"
+            how = "result(..., train=True) or `replicate run` trains what is missing"
             raise InputError(f"{self.replication.name} ({run.variant.name}): {why}; {how}")
         return table
 
     @functools.cached_property
     def claims(self) -> pd.DataFrame:
-        """A row per claim, by name: what was said, what came out, and the verdict.
+        """A row per claim, by name: what was published, our estimate, and the verdict.
 
-        `low` and `high` are the interval of `value`, `region_low` and `region_high` the region that counts as
-        reproduced; `investigated` is what was found out of a claim that was not reproduced, else None. With
-        `overrides` of more than seeds no verdict is one on the paper, and claims without rows are left out.
+        `low` and `high` are the interval of `value`, `region_low` and `region_high` the acceptance region;
+        `investigated` is what was found out about a claim that was not reproduced, otherwise None. With
+        `overrides` of more than seeds, verdicts do not apply to the paper, and claims without rows are left
+        out.
         """
         outcomes = evaluate(self.replication.claims, self.replication.run.spec.code, self.table)
         rows = {
             name: {
                 "statement": one_line(outcome.claim.statement),
                 "kind": outcome.claim.kind,
-                "said": tables.said(outcome.claim),
+                "published": tables.published(outcome.claim),
                 "value": outcome.value,
                 "low": outcome.low,
                 "high": outcome.high,
@@ -72,29 +73,29 @@ class Result:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("claim")
 
     def figures(self) -> dict[str, Figure]:
-        """The figures by name, drawn anew."""
+        """The figures by name, newly drawn."""
         return draw(self.replication.run.spec.code, self.table, self.replication.all_claims)
 
-    @torch.inference_mode(False)  # in which weights would be constants for good
+    @torch.inference_mode(False)  # in inference mode the weights could never be trained again
     def model(self, query: str = "all") -> Ensemble:
-        """The trained networks that `query` says, in the order of the table: a LightningModule.
+        """The trained networks that `query` selects, in the order of the table: a LightningModule.
 
-        `query` is in pandas' words over the columns of the sweep, as in "seed == 0 and density > .5". Their
-        weights must have been kept. What a model records of its training in anything but weights and buffers
-        is not there.
+        `query` is a pandas query over the columns of the sweep, as in "seed == 0 and density > .5". The
+        networks' weights must have been kept. Whatever else a model records while it trains is not restored,
+        only weights and buffers.
 
         Raises:
-            InputError: if the query does not fit the sweep, the networks are not of one shape, or their
+            InputError: if the query does not fit the sweep, the networks do not have one shape, or their
                 weights were not kept.
         """
         run = self.replication.run
         if not issubclass(run.spec.model_class, Ensemble):
-            raise InputError(f"{self.replication.name} is calculated: there are no weights")
+            raise InputError(f"{self.replication.name} is calculated, so there are no weights")
         rows = choose(run.spec, query)
         structural = run.spec.structural()
         if structural and len(rows[structural].drop_duplicates()) > 1:
             raise InputError(
-                f"{query!r}: networks of several shapes; give one value of {', '.join(structural)}"
+                f"{query!r}: selects networks of several shapes; choose one value of {', '.join(structural)}"
             )
         states: dict[int, dict[str, torch.Tensor]] = {}
         for shard in shards(run.spec):
@@ -102,7 +103,7 @@ class Result:
                 kept, state = run.weights(shard)
                 states |= {row: {k: v[i] for k, v in state.items()} for i, row in enumerate(kept)}
         if missing := sum(row not in states for row in rows.index):
-            how = f"`replicate run {self.replication.name} --keep-weights QUERY` or keep_weights= does"
+            how = f"`replicate run {self.replication.name} --keep-weights QUERY` or keep_weights= keeps them"
             raise InputError(f"{query!r}: weights of {missing} of {len(rows)} networks were not kept; {how}")
         model = build(run.spec, rows)
         assert isinstance(model, Ensemble)
@@ -128,16 +129,16 @@ def result(
         name: as `replicate list` shows it
         profile: full, or a profile of its spec
         overrides: keys of the spec to change, as in {"trainer.max_steps": 100}
-        root: the folder of the suite (default: the working directory, else where this package is)
+        root: the folder of the suite (default: the working directory, or else where this package is)
         out: the folder of the results (default: results/ in `root`, in the working directory if `root` is
             installed)
-        train: train first what is missing; controls are not
-        keep_weights: with `train`, keep the weights of these networks, a query as `Result.model` takes it
+        train: first train what is missing, without controls
+        keep_weights: with `train`, keep the weights of these networks, a query as in `Result.model`
         devices: how many GPUs, or processes on the CPU, train; a script that asks for several needs
             `if __name__ == "__main__":`
 
     Raises:
-        InputError: in one line, for the first mistake in these arguments, the spec or the claims.
+        InputError: for the first mistake in these arguments, the spec or the claims.
     """
     given = {key: (value, f"overrides[{key!r}]") for key, value in (overrides or {}).items()}
     folder = find_root(None if root is None else given_path(root))

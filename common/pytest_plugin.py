@@ -1,7 +1,7 @@
 """Replications as tests, for those who prefer it: `pytest --replications`.
 
-Each claim is a test that it is as recorded, each control one that it loses what it must.
-Imported by every test run: nothing that takes time is imported before the option is given.
+Each claim is a test that it matches the record, each control a test that it fails the claims that it must
+fail. Every test run imports this module: nothing slow is imported before the option is given.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class NotAsRecordedError(Exception):
-    """What `replicate check` would print of a claim or control."""
+    """What `replicate check` would print about a claim or control."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,18 +26,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--replications", action="store_true",
         help="run replications as tests, in place of other tests: train what is missing, and check that each "
-        "claim is as recorded and that each control loses what it must",
+        "claim matches the record and that each control fails the claims that it must fail",
     )  # fmt: skip
-    group.addoption("--replications-profile", default="quick", help="full or a profile of the specs (quick)")
+    group.addoption("--replications-profile", default="quick", help="full, or a profile of the specs (quick)")
     group.addoption(
         "--replications-out", type=Path,
-        help="where results are stored (default: ROOT/results, here if ROOT is installed); write it with an "
-        "equals sign",
+        help="where results are stored (default: ROOT/results, or ./results if ROOT is installed); write it "
+        "with an equals sign",
     )  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Collect from the replications where the command line names no place."""
+    """Collect from the replications if the command line names no files."""
     if config.getoption("replications"):
         from common.errors import InputError
         from common.specs.find import find_own, find_root
@@ -62,7 +62,7 @@ _SUITE: "pytest.StashKey[Suite]" = pytest.StashKey()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out all files but specs."""
+    """Ignore all files except specs."""
     if config.getoption("replications") and collection_path.is_file():
         return collection_path.suffix != ".yaml"
     return None
@@ -107,7 +107,7 @@ class _Spec(pytest.File):
         from common.verdicts.judge import judge
         from common.verdicts.rehearsal import rehearse
 
-        # one process of pytest-xdist is one of many
+        # with pytest-xdist, this is one of many processes
         count = 1 if hasattr(self.config, "workerinput") else None
         if any(map(missing, self.replication.runs)):
             rehearse(self.replication)
@@ -115,7 +115,7 @@ class _Spec(pytest.File):
         self.problems: list[Change] = judge(self.replication, self.config.stash[_SUITE].n_claims).problems
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """A mistake in spec or claims in one line."""
+        """Report a mistake in spec or claims in one line."""
         from common.errors import InputError
         from common.system.text import line
 
@@ -124,7 +124,7 @@ class _Spec(pytest.File):
 
 
 class _Test(pytest.Item):
-    """One claim, or one control (its name and a colon in `about`): fails if it is not as recorded."""
+    """One claim, or one control (its name and a colon in `about`): fails if it differs from the record."""
 
     def __init__(self, *, about: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -134,7 +134,7 @@ class _Test(pytest.Item):
         assert isinstance(self.parent, _Spec)
         is_control = self.about.endswith(": ")
         lines = [
-            f"not as recorded: {change.claim}: {change.problem}"
+            f"differs from the record: {change.claim}: {change.problem}"
             for change in self.parent.problems
             if change.claim == self.about or (is_control and change.claim.startswith(self.about))
         ]

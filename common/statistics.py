@@ -1,4 +1,4 @@
-"""Intervals of estimates over seeds: the jackknife, Wilson's interval of a fraction, errors added.
+"""Intervals of estimates over seeds: the jackknife, Wilson's interval of a fraction, added errors.
 
 Sources: Efron & Tibshirani (1993), chapter 11, for the jackknife; Wilson (1927) for his interval.
 """
@@ -17,7 +17,7 @@ Z = 1.959964
 
 def t_quantile(probability: float, seeds: int) -> float:
     """The quantile of Student's t with seeds - 1 degrees of freedom."""
-    from scipy.special import stdtrit  # takes time, and claims are read without it
+    from scipy.special import stdtrit  # slow to import, and not needed to read claims
 
     return float(stdtrit(seeds - 1, probability))
 
@@ -48,12 +48,12 @@ def wilson(value: float, units: float, quantile: float) -> Interval:
 
 
 def fraction_interval(value: float, units: int, samples: Sequence[float]) -> Interval:
-    """The 95 % interval of a fraction of `units`: side by side the wider of jackknife and Wilson, in [0, 1].
+    """The 95 % interval of a fraction of `units`: on each side the wider of jackknife and Wilson, in [0, 1].
 
-    The jackknife sees that units of one seed go together, but is too short near 0 and 1 and blind where all
-    units agree. Wilson's interval is neither; it counts as many independent units as would have the
-    jackknife's error (the effective sample size of Korn & Graubard 1998), and takes the t quantile, as that
-    error is estimated.
+    The jackknife accounts for units of one seed being dependent, but is too short near 0 and 1 and has no
+    width where all units agree. Wilson's interval has neither fault; it assumes as many independent units as
+    would have the jackknife's error (the effective sample size of Korn & Graubard 1998), and uses the t
+    quantile because that error is estimated.
     """
     low, high = jackknife(value, samples)
     if math.isinf(low):
@@ -65,6 +65,6 @@ def fraction_interval(value: float, units: int, samples: Sequence[float]) -> Int
 
 
 def widen(value: float, interval: Interval, half_width: float) -> Interval:
-    """`interval` of `value` with an independent error of that half width added in quadrature."""
+    """`interval` of `value`, with an independent error of this half width added in quadrature."""
     low, high = interval
     return (value - math.hypot(value - low, half_width), value + math.hypot(high - value, half_width))

@@ -1,4 +1,4 @@
-"""How figures look: the theme that all are drawn in, and the colours and marks that replications share."""
+"""How figures look: their common theme, and the colours and marks that replications share."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ from matplotlib.rcsetup import cycler
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 INK, GREY = "0.15", "0.55"
-"""What is written and what theory says, and what only helps the eye."""
+"""For text and theory, and for guides to the eye."""
 
 BLUE, RED, ORANGE = (0.16, 0.40, 0.72), (0.84, 0.19, 0.18), (0.95, 0.56, 0.17)
-"""Colours of what has no order."""
+"""Colours for categories without an order."""
 
 ORDERED = "rocket_r"
-"""Seaborn's palette, from light to dark, for what has an order."""
+"""Seaborn's palette for ordered values, from light to dark."""
 
 PUBLISHED_MARK: dict[str, Any] = {
     "marker": "o", "linestyle": "none", "markersize": 5, "markerfacecolor": "white", "elinewidth": 1,
@@ -34,7 +34,9 @@ _OWN = {
     "figure.constrained_layout.use": True,
     "figure.labelsize": "medium",
     "figure.titlesize": "medium",
-    "font.sans-serif": ["DejaVu Sans"],  # which comes with matplotlib: the same lines break on all machines
+    "font.sans-serif": [
+        "DejaVu Sans"
+    ],  # it comes with matplotlib, so lines break in the same places on all machines
     "legend.frameon": False,
     "legend.handlelength": 1.7,
     "legend.columnspacing": 1.4,
@@ -48,9 +50,10 @@ _OWN = {
 
 @contextmanager
 def themed() -> Iterator[None]:
-    """The theme, seaborn's for papers. What is set outside neither matters inside nor is changed.
+    """A context with the theme, seaborn's for papers. Outside settings neither matter inside nor are changed.
 
-    Nor is numpy's global generator, by which seaborn scatters points: it begins at the same seed each time.
+    The same goes for numpy's global generator, with which seaborn scatters points: it starts from a fixed
+    seed.
     """
     seaborn = {**sns.axes_style("ticks"), **sns.plotting_context("paper", font_scale=0.95)}
     state = np.random.get_state()
@@ -63,12 +66,12 @@ def themed() -> Iterator[None]:
 
 
 def number(axis: Axis, places: Sequence[float]) -> None:
-    """Write these numbers at an axis, and no others, as an axis in powers of ten would."""
+    """Label an axis with exactly these numbers, also where it would show powers of ten."""
     axis.set_major_locator(FixedLocator(places))
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axis.set_minor_formatter(NullFormatter())
 
 
 def short(value: float) -> str:
-    """A number as on an axis, without the zero before its point."""
+    """A number as on an axis, without the zero before the decimal point."""
     return f"{value:g}".removeprefix("0") or "0"

@@ -174,7 +174,9 @@ class Kills:
                 tally.problems.append(
                     f"{case[0]}: exit code {process.returncode} after {mode}: {log[-2000:]}"
                 )
-            elif process.returncode > 0 and ("stopped; the same command" not in log or "Traceback" in log):
+            elif process.returncode > 0 and (
+                "stopped; run the same command" not in log or "Traceback" in log
+            ):
                 tally.problems.append(f"{case[0]}: after {mode} it said: {log[-2000:]}")
             if not ends(process.pid):
                 tally.problems.append(f"{case[0]}: processes outlive {mode} by 60 s")

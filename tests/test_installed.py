@@ -121,7 +121,7 @@ def test_an_installed_suite_runs_as_its_checkout_does(python: Path, tmp_path: Pa
     before = sorted(python.parents[1].glob("lib/*/site-packages/*"))
     done = replicate("run", NAME, "--profile", "quick", "--devices", "1")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "All as recorded." in done.stdout
+    assert "All results match the record." in done.stdout
     assert [path.name for path in here.iterdir()] == ["results"]
     assert sorted(python.parents[1].glob("lib/*/site-packages/*")) == before
 
@@ -129,7 +129,10 @@ def test_an_installed_suite_runs_as_its_checkout_does(python: Path, tmp_path: Pa
     assert main(["--root", str(ROOT), "run", NAME, *own_out]) == 0
     reports = [tmp_path / "own/report", here / "results/report"]
     compared = replicate("compare", *map(str, reports))
-    assert (compared.returncode, compared.stdout) == (0, "The same verdicts and values.\n")
+    assert (compared.returncode, compared.stdout) == (
+        0,
+        "The two reports have the same verdicts and values.\n",
+    )
     ((own,), (theirs,)) = (schema.load(report).replications for report in reports)
     assert own.run.hash == theirs.run.hash
     assert theirs.commit == "unknown"

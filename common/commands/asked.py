@@ -23,9 +23,9 @@ class SpecAsked(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """The replications that a command is about, as their files say, and the suites that these are of.
+    """The replications that a command is about, as their files describe them, and the suites they belong to.
 
-    `root` is the folder that the command was given. `out`: where results are, None for the default.
+    `root` is the folder given to the command. `out`: where results are stored, None for the default.
     """
 
     root: Path
@@ -40,18 +40,18 @@ class Asked(NamedTuple):
         """How many claims each suite has.
 
         Raises:
-            InputError: for a mistake in any of their files of claims.
+            InputError: for the first mistake in a file of claims.
         """
         return {root: suite.n_claims for root, suite in self.suites.items()}
 
     def commands(self, names: Iterable[str]) -> dict[str, str]:
-        """What reruns each of these replications."""
+        """The command that reruns each of these replications."""
         start = ["replicate", "run"]
         return {name: shlex.join([*start, name, "--profile", self.profile, *self.changes]) for name in names}
 
 
 def read_asked(options: argparse.Namespace, root: Path) -> Asked:
-    """What is asked for; whose code will run that is not the root's or installed is said.
+    """What is asked for; code that will run from other folders is announced.
 
     Raises:
         InputError: for the first mistake in the arguments, or in the files of these replications.
@@ -77,7 +77,7 @@ def read_asked(options: argparse.Namespace, root: Path) -> Asked:
 
 
 def read_specs(options: argparse.Namespace, root: Path) -> list[SpecAsked]:
-    """The specs alone of what is asked for, as `read_asked`.
+    """Only the specs of what is asked for, as in `read_asked`.
 
     Raises:
         InputError: for the first mistake in the arguments, or in these files.
@@ -99,7 +99,7 @@ def named(options: argparse.Namespace, root: Path) -> list[Files]:
     """The replications asked for, each once.
 
     Raises:
-        InputError: as `find_named`; also if two are of one paper's folder in two roots, as their modules
+        InputError: as `find_named`; also if two roots have a folder of the same paper, because their modules
             would have the same names.
     """
     replications = find_named(root, options.names, tell_aside)
@@ -107,16 +107,18 @@ def named(options: argparse.Namespace, root: Path) -> list[Files]:
     for one in replications:
         first = roots.setdefault(one.path.parent.name, one.root)
         if first != one.root:
-            raise InputError(f"{one.path.parent.name}: in {first} and in {one.root}; one at a time")
+            raise InputError(
+                f"{one.path.parent.name} is in both {first} and {one.root}; give only one of them"
+            )
     return replications
 
 
 def tell_aside(line: str) -> None:
-    """Say what stops nothing."""
+    """Print a note that stops nothing."""
     Terminal(stderr=True, soft_wrap=True).print(f"replicate: {line}")
 
 
 def _seeds(text: str) -> Any:
-    """How many seeds, or which: a list also without its brackets."""
+    """How many seeds, or which: a list may be written without brackets."""
     several = re.fullmatch(r"\s*[0-9]+\s*(,\s*[0-9]+\s*)+,?\s*", text)
     return parse_value(f"[{text}]" if several else text)

@@ -20,7 +20,7 @@ from common.system.terminal import Terminal
 
 
 def bench(options: argparse.Namespace, asked: list[SpecAsked], console: Terminal) -> int:
-    """Time training beside the plain way and the machine's ceiling, or how it grows."""
+    """Time training against a plain loop and the machine's ceiling, or how time and memory grow."""
     for one in asked:
         make_importable(one.files)
     specs = [resolve(one.draft) for one in asked]
@@ -32,8 +32,8 @@ def bench(options: argparse.Namespace, asked: list[SpecAsked], console: Terminal
     table = Table(
         title=f"Networks x steps per second on {ours.n} x {ours}, "
         "and how long the whole sweep takes at these rates, without controls",
-        caption="of the ceiling: our rate, as a share of what this machine could do at most if what takes it "
-        "longest were all that there is to do. The ceiling, per device, was measured just now.",
+        caption="of the ceiling: our rate as a share of the highest rate that this machine could reach if it "
+        "had to do only its slowest task. The ceiling, per device, was measured just now.",
     )
     for column in ("replication", "networks"):
         table.add_column(column, overflow="fold")
@@ -42,7 +42,7 @@ def bench(options: argparse.Namespace, asked: list[SpecAsked], console: Terminal
     table.add_column("ceiling")
     for column in ("sweep, ours", "plain"):
         table.add_column(column, justify="right")
-    # timing ends workers in the middle of training; what they leave behind is freed, with a warning
+    # timing ends workers in the middle of training; what they leave behind is freed with a warning
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     try:
         with Machine(ours) as machine, console.status("") as status:
@@ -68,7 +68,7 @@ def _add_speeds(table: Table, name: str, timed: Bench | None) -> None:
 
 
 def _scaling(spec: Spec, ours: Devices, console: Terminal) -> None:
-    table = Table(title=f"{spec.name}: what grows with the sweep, in one process")
+    table = Table(title=f"{spec.name}: how time and memory grow with the sweep, in one process")
     for column in ("more", "networks", "steps", "seconds", "peak memory, MB"):
         table.add_column(column, justify="left" if column == "more" else "right")
     for axis in scaling(spec, ours):

@@ -13,7 +13,7 @@ def devices(options: argparse.Namespace) -> Devices:
     """The devices of this machine that a command line asks for.
 
     Raises:
-        InputError: if it has no such devices.
+        InputError: if this machine does not have them.
     """
     try:
         return Devices.choose(options.accelerator, options.devices)
@@ -22,13 +22,13 @@ def devices(options: argparse.Namespace) -> Devices:
 
 
 def place(options: argparse.Namespace, roots: list[Path]) -> AbstractContextManager[Place]:
-    """Where a run trains: this machine's devices, or a cluster while it is connected to, with these roots.
+    """Where a run trains: this machine's devices, or a cluster, which gets the code of these roots.
 
     Raises:
         InputError: as `devices` and `cluster`, or for an address without a cluster.
     """
     if options.on is None:
         if options.address is not None:
-            raise InputError(f"--address {options.address}: only with --on ray")
+            raise InputError(f"--address {options.address}: allowed only with --on ray")
         return nullcontext(devices(options))
     return cluster(options.address, roots, options.accelerator, options.devices)

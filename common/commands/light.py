@@ -1,4 +1,4 @@
-"""The commands that need nothing large: `list`, `new`, `cite`, `compare` and `report --schema`."""
+"""The commands that need no large packages: `list`, `new`, `cite`, `compare` and `report --schema`."""
 
 import argparse
 import shlex
@@ -18,7 +18,7 @@ from common.system.terminal import Terminal
 
 
 def list_all(options: argparse.Namespace, root: Path, console: Terminal) -> int:
-    """List the replications; what is wrong with one of the root's own makes the exit code 2."""
+    """List the replications; a mistake in one of the root's own makes the exit code 2."""
     problems = []
     try:
         find_own(root)
@@ -52,11 +52,11 @@ def new(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     for path in make(root, options.name):
         console.print(f"made: {path}", soft_wrap=True)
     command = "replicate" if root == Path.cwd() else f"replicate --root {shlex.quote(str(root))}"
-    console.print("It runs as it is; each file says what to fill in. Then:")
+    console.print("It runs as generated; each file says what to fill in. Next:")
     for then, why in (
-        ("run", "trains, judges, draws; all is new, so it exits with 1"),
-        ("record", "makes this the reference, once all is committed"),
-        ("check", "all as recorded: exits with 0"),
+        ("run", "trains, judges and draws; nothing is recorded yet, so it exits with 1"),
+        ("record", "makes this the reference; commit all files first"),
+        ("check", "all results match the record, so it exits with 0"),
     ):
         line = f"  {command} {then} {options.name}  # {why}"
         console.print(line, soft_wrap=True)
@@ -67,18 +67,18 @@ def cite(options: argparse.Namespace, root: Path, console: Terminal) -> int:
     """Print the papers behind replications."""
     papers = {files.path.parent for files in named(options, root)}
     texts = [load_citations(paper / "citation.bib").text for paper in sorted(papers)]
-    for text in dict.fromkeys(texts):  # two folders may be of one paper
+    for text in dict.fromkeys(texts):  # two folders may have the same paper
         console.verbatim(f"{text}\n")
     return 0
 
 
 def compare(options: argparse.Namespace, console: Terminal) -> int:
-    """Say in what two reports differ; 1 if in anything."""
+    """Say how two reports differ; returns 1 if they do."""
     lines = list(differences(schema.load(options.a), schema.load(options.b)))
     for line in lines:
         console.print(line)
     if not lines:
-        console.print("The same verdicts and values.")
+        console.print("The two reports have the same verdicts and values.")
     return 1 if lines else 0
 
 

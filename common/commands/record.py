@@ -1,4 +1,4 @@
-"""The command `record`, and the READMEs' tables of what is recorded."""
+"""The command `record`, and the tables of recorded claims in the READMEs."""
 
 import os
 from datetime import UTC, datetime
@@ -20,14 +20,14 @@ def record(asked: Asked, console: Terminal) -> int:
     """Make the stored results the reference, and show what changes.
 
     Raises:
-        InputError: in CI, for a replication of another root, and for what is not committed.
+        InputError: in CI, for a replication of another root, and for files that are not committed.
     """
     root = asked.root
     if os.environ.get("CI"):
-        raise InputError("record: never in CI: a record is made where someone looks at what changes")
+        raise InputError("record: not allowed in CI: make a record where someone reviews what changes")
     files = [one.files for one in asked.replications]
     for other in (one for one in files if one.root != root):
-        raise InputError(f"record: {other.name} is not of this root; give its own with --root {other.root}")
+        raise InputError(f"record: {other.name} belongs to another root; record it with --root {other.root}")
     at = committed(root, [path for one in files for path in (one.path, one.expected)])
     replications = load_all(asked.replications, root, asked.out)
     suite = asked.suites[root]
@@ -56,10 +56,10 @@ def record(asked: Asked, console: Terminal) -> int:
 
 
 def readmes(suite: Suite) -> dict[Path, str]:
-    """The READMEs that there are, with the claims as recorded: counts in the suite's, all in their paper's.
+    """The existing READMEs with the recorded claims: counts in the suite's, each claim in its paper's.
 
     Raises:
-        InputError: if one cannot be read.
+        InputError: if a README cannot be read.
     """
     titles = {key: paper.title for key, paper in load_papers(suite.root).items()}
     papers: dict[str, tables.PaperClaims] = {}
@@ -75,7 +75,7 @@ def readmes(suite: Suite) -> dict[Path, str]:
 
 
 def _text(path: Path) -> str:
-    """The text of a file, with the ends of lines that it has."""
+    """The text of a file, with its line endings unchanged."""
     try:
         return path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:

@@ -11,7 +11,7 @@ from common.verdicts.judge import load_all
 
 
 def report(options: argparse.Namespace, asked: Asked, console: Terminal) -> int:
-    """Write the report on stored results; what no earlier report has judged is judged."""
+    """Write the report on stored results; what no earlier report judged is judged now."""
     within = options.to or asked.out or results_folder(asked.root)
     to = options.to or within / "report"
     replications = load_all(asked.replications, asked.root, asked.out)

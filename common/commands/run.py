@@ -1,4 +1,4 @@
-"""The commands `run`, and `status`, which says what that would train."""
+"""The command `run`, and `status`, which says what `run` would train."""
 
 import argparse
 import time
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace, asked: Asked, console: Terminal) -> int:
     for replication in replications:
         records.load(replication.files.record)  # a mistake in it is known before training
     for root in asked.suites:
-        load_papers(root)  # and so is one in citation.bib
+        load_papers(root)  # and so is a mistake in citation.bib
     n_claims = asked.n_claims()
     runs = [run for replication in replications for run in replication.runs]
     if options.keep_weights is not None:
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, asked: Asked, console: Terminal) -> int:
     todo = {run: steps for run, some in lacking.items() if (steps := network_steps(run, some))}
     if not todo:
         console.print("Nothing to train: all results are stored.")
-        if part is None:  # parts, or a run that was stopped, may have stored all and joined nothing
+        if part is None:  # parts, or a stopped run, may have stored all shards without joining them
             train(runs, devices(options) if options.on is None else Devices("cpu", 1))
     else:
         start = time.monotonic()
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, asked: Asked, console: Terminal) -> int:
         rate = sum(todo.values()) / seconds
         console.print(
             f"Trained in {seconds:.0f} s on {where}: "
-            f"{rate:,.0f} networks x steps per second, starting and compiling included."
+            f"{rate:,.0f} networks x steps per second, including startup and compiling."
         )
     if part is not None:
         return _tell_of_part(part, runs, console)
@@ -76,7 +76,7 @@ def _tell_of_part(part: Part, runs: list[Run], console: Terminal) -> int:
     left, whole = sum(len(missing(run)) for run in runs), sum(len(shards(run.spec)) for run in runs)
     console.print(
         f"part {part} is stored; {left} of {whole} shards of the sweep are missing"
-        + ("" if left else ": the same command without --part judges them"),
+        + ("" if left else ": the same command without --part judges the results"),
     )
     return 0
 
@@ -87,7 +87,8 @@ def _tell_of_weights(replications: list[Replication], console: Terminal) -> None
         if run.keep.empty:
             console.print(f"{name} is calculated: there are no weights to keep.")
         if again:
-            console.print(f"{name}: {again} shards are stored without these weights, and are trained again.")
+            shards_are = "1 shard is" if again == 1 else f"{again} shards are"
+            console.print(f"{name}: {shards_are} stored without these weights and trained again.")
 
 
 def status(asked: Asked, console: Terminal) -> int:

@@ -1,1 +1,1 @@
-"""Verdicts and figures as a page for people, as tables, and as files for machines."""
+"""Verdicts and figures as a web page, as tables, and as machine-readable files."""

@@ -1,4 +1,4 @@
-"""In what two reports differ."""
+"""How two reports differ."""
 
 import math
 from collections.abc import Iterator
@@ -7,11 +7,12 @@ from typing import NamedTuple
 from common.errors import InputError
 from common.reports.schema import ClaimReport, ReplicationReport, Report
 from common.reports.tables import interval
+from common.system.text import counted
 from common.verdicts.claims import Verdict
 
 
 class Case(NamedTuple):
-    """A claim, or one that a control must lose, by its name within the replication."""
+    """A claim of a replication, or one that a control must fail."""
 
     verdict: Verdict
     as_recorded: bool | None
@@ -20,7 +21,7 @@ class Case(NamedTuple):
 
 
 def cases_of(replication: ReplicationReport) -> dict[str, Case]:
-    """What was judged of a replication by its name: its claims, and those that its controls must lose."""
+    """All that was judged in a replication, by name: its claims, and those that its controls must fail."""
     cases = {
         claim.name: Case(claim.verdict, claim.as_recorded, f"{claim.verdict}: {claim.reason}", claim)
         for claim in replication.claims
@@ -33,14 +34,14 @@ def cases_of(replication: ReplicationReport) -> dict[str, Case]:
 
 
 DIGITS = 1e-6
-"""The relative difference from which two values of a claim are called different, that of a record."""
+"""The relative difference from which on two values of a claim count as different, as in a record."""
 
 
 def compare(a: Report, b: Report) -> Iterator[str]:
-    """A line for each verdict and value that is another in `b` than in `a`, or stands in one of them only.
+    """A line for each verdict and value that differs between `a` and `b`, or is in only one of them.
 
     Raises:
-        InputError: if neither has a claim, so that nothing is compared.
+        InputError: if neither has a claim, so there is nothing to compare.
     """
     if not (a.n_claims or b.n_claims):
         raise InputError("nothing to compare: no claim was judged in either report")
@@ -48,7 +49,7 @@ def compare(a: Report, b: Report) -> Iterator[str]:
     for name in {**was, **now}:
         if name not in was or name not in now:
             state, side = ("gone", was) if name in was else ("new", now)
-            yield f"{name}: {state}, with {len(side[name].claims)} claims"
+            yield f"{name}: {state}, with {counted(len(side[name].claims), 'claim')}"
             continue
         old, new = cases_of(was[name]), cases_of(now[name])
         for claim in {**old, **new}:

@@ -1,4 +1,4 @@
-"""What `report.json` holds: the report on a suite, as classes."""
+"""The content of `report.json`: the report on a suite, as classes."""
 
 import json
 import math
@@ -13,23 +13,23 @@ from common.specs.document import Strict
 from common.specs.papers import Paper
 from common.verdicts.claims import Verdict
 
-if TYPE_CHECKING:  # a report is read without what it takes to make one
+if TYPE_CHECKING:  # reading a report does not need what writing one needs
     from common.runs.store import Run
     from common.verdicts.evaluate import Outcome
     from common.verdicts.judge import Judged, Replication
 
 MOST_BYTES = 50_000_000
-"""A larger file is no report: a claim takes about a thousand."""
+"""A larger file is not a report: a claim takes about a thousand bytes."""
 
 MOST_COMMAS = 500_000
-"""A file with more is no report either: pydantic keeps all mistakes, and each value may be one."""
+"""A file with more is not a report either: pydantic collects all mistakes, and each value may be one."""
 
 VERSION: Final = 3
 """The version of `report.json` that is written and read."""
 
 
 class _Finite(Strict):
-    """A part of a report: JSON has no NaN and no infinity, they are null."""
+    """A part of a report: JSON has no NaN or infinity; they are written as null."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -39,13 +39,13 @@ class _Versioned(BaseModel):
 
 
 class ClaimReport(_Finite):
-    """A published statement and what came out.
+    """A published statement and its outcome.
 
-    `published`, `theory`: the value that was said, null where the claim sets a bound. `region_low` and
-    `region_high`: the values that count as reproduced, null where there is no such end; `rule` is their
-    reason. `value` is the estimate, null if there is none; `low` and `high` are its 95 % interval, null if
-    unknown. `as_recorded` is false if verdict or value differ from the record by more than chance explains,
-    null where nothing is compared.
+    `published`, `theory`: the published or theoretical value, null where the claim sets a bound. `region_low`
+    and `region_high`: the acceptance region, null at an open end; `rule` is its reason. `value` is the
+    estimate, null if there is none; `low` and `high` are its 95 % interval, null if unknown. `as_recorded` is
+    false if verdict or value differ from the record by more than chance explains, null where nothing is
+    compared.
     """
 
     name: str
@@ -70,7 +70,7 @@ class ClaimReport(_Finite):
 
 
 class ControlClaim(_Finite):
-    """A claim that a control must lose, and the verdict on it there."""
+    """A claim that a control must fail, and its verdict in that control."""
 
     name: str
     verdict: Verdict
@@ -78,7 +78,7 @@ class ControlClaim(_Finite):
 
 
 class RunReport(_Finite):
-    """A finished run: where its results are stored below OUT, and on what it ran; `wall_s` in seconds.
+    """A finished run: where its results are stored below OUT, and where it ran; `wall_s` in seconds.
 
     `compiled_shards`: how many of the `shards` were trained by compiled code; null if nothing was trained.
     """
@@ -96,7 +96,7 @@ class RunReport(_Finite):
 
 
 class ControlReport(_Finite):
-    """A run that was broken on purpose, and what that lost."""
+    """A run that was broken on purpose, and the claims that it must fail."""
 
     name: str
     why: str
@@ -105,7 +105,7 @@ class ControlReport(_Finite):
 
 
 class RecordReport(_Finite):
-    """The record compared with; `other_hash`: it is of another spec or other versions."""
+    """The record compared with; `other_hash`: it was made with another spec or other versions."""
 
     commit: str
     date: str
@@ -114,9 +114,9 @@ class RecordReport(_Finite):
 
 
 class NotAsRecorded(_Finite):
-    """One thing that is not as recorded: the claim (or `control: claim`), and what is the matter with it.
+    """One result that differs from the record: the claim (or `control: claim`), and how it differs.
 
-    `by_chance`: the verdict went to or from inconclusive, while the value moved by no more than it may.
+    `by_chance`: the verdict changed to or from inconclusive, while the value moved by no more than it may.
     """
 
     claim: str
@@ -127,8 +127,8 @@ class NotAsRecorded(_Finite):
 class ReplicationReport(_Finite):
     """A replication in one profile; `changes` is null where its spec was changed and nothing is compared.
 
-    `for_reference`: it was changed in what the paper did, so no verdict is one on the paper; `not_asked` are
-    then the claims whose networks it lacks.
+    `for_reference`: more than its seeds were changed, so verdicts do not apply to the paper; `not_asked` are
+    then the claims that are not judged because the changed sweep lacks their networks.
     """
 
     name: str
@@ -146,12 +146,12 @@ class ReplicationReport(_Finite):
 
     @property
     def problems(self) -> list[NotAsRecorded]:
-        """What is not as recorded, and not by chance."""
+        """What differs from the record by more than chance explains."""
         return [change for change in self.changes or [] if not change.by_chance]
 
     @property
     def chances(self) -> list[NotAsRecorded]:
-        """The verdicts that are not as recorded by chance."""
+        """The verdicts that differ from the record within chance."""
         return [change for change in self.changes or [] if change.by_chance]
 
 
@@ -208,7 +208,7 @@ def report_on(
 def replication_report(
     replication: "Replication", judged: "Judged", command: str, commit: str
 ) -> ReplicationReport:
-    """What became of one replication; `command` reruns it, `commit` is that of the code that judged it."""
+    """The report on one replication; `command` reruns it, `commit` is that of the judging code."""
     spec = replication.run.spec
     changed = {change.claim for change in judged.problems}
 
@@ -260,7 +260,7 @@ def _run(run: "Run") -> RunReport:
 
 
 def _claim(outcome: "Outcome", as_recorded: bool | None, *, is_explained: bool) -> ClaimReport:
-    """A claim and what came out; if it `is_explained`, what was found out of it is about this setting."""
+    """A claim and its outcome; `is_explained`: what was found out about it applies to this setting."""
     claim = outcome.claim
     region = claim.margin or claim.bound
     assert region is not None
@@ -300,7 +300,7 @@ def load(path: Path) -> Report:
     """The report in the file `path`, or in the folder `path` as `report.json`.
 
     Raises:
-        InputError: if there is none, or it is not such a report.
+        InputError: if there is none, or it is not a report of this version.
     """
     path = path / "report.json" if path.is_dir() else path
     try:
@@ -309,17 +309,17 @@ def load(path: Path) -> Report:
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         raise InputError(f"{path}: cannot be read: {one_line(error)}") from None
     if len(text) > MOST_BYTES or text.count(b",") > MOST_COMMAS:
-        raise InputError(f"{path}: not a report of `replicate report`: it is larger than any")
+        raise InputError(f"{path}: not a report written by `replicate report`: it is larger than any report")
     try:
         version = _Versioned.model_validate_json(text).version
         if type(version) is not int or version != VERSION:
             raise InputError(
-                f"{path}: a report of version {str(version)[:80]!r}, but version '{VERSION}' is read here; "
-                "write it anew with `replicate report`"
+                f"{path}: this report has version {str(version)[:80]!r}; expected '{VERSION}': "
+                "write it again with `replicate report`"
             )
         return Report.model_validate_json(text)
     except ValidationError as errors:
         first = errors.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))[:200]
         problem = one_line(f"{place}: {first['msg']}" if place else first["msg"])
-        raise InputError(f"{path}: not a report of `replicate report`: {problem}") from None
+        raise InputError(f"{path}: not a report written by `replicate report`: {problem}") from None

@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from common.system.files import write
-from common.system.text import markdown
+from common.system.text import counted, markdown
 from common.verdicts.claims import Claim, Verdict
 
-if TYPE_CHECKING:  # reports are compared without what it takes to make one
+if TYPE_CHECKING:  # comparing reports does not need what writing one needs
     from matplotlib.figure import Figure
 
     from common.verdicts.evaluate import Outcome
@@ -41,7 +41,7 @@ def number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A duration in the largest unit of which it has at least two."""
+    """A duration in the largest unit that fits into it at least twice."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
@@ -49,7 +49,7 @@ def duration(seconds: float) -> str:
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """An estimate with its interval, if it has one: exact theory has none, a single seed's is unknown."""
+    """An estimate with its interval, if it has one: exact theory has none, and one seed gives none."""
     if math.isnan(value):
         return "none"
     if math.isinf(low) or math.isinf(high):
@@ -57,45 +57,60 @@ def interval(value: float, low: float, high: float) -> str:
     return number(value) if low == high else f"{number(value)} [{number(low)}, {number(high)}]"
 
 
-def said(claim: Claim) -> str:
-    """The published or theory value of a claim, or the bound that it sets."""
-    published = claim.published.value if claim.published else None
-    return said_in_words(published, claim.theory.value if claim.theory else None, *claim.region)
+def published(claim: Claim) -> str:
+    """The published or theoretical value of a claim, or the bound that it sets."""
+    value = claim.published.value if claim.published else None
+    return published_in_words(value, claim.theory.value if claim.theory else None, *claim.region)
 
 
-def said_in_words(published: float | None, theory: float | None, low: float, high: float) -> str:
-    """The value that was published or follows from theory; where there is neither, the region."""
+def published_in_words(published: float | None, theory: float | None, low: float, high: float) -> str:
+    """The published value, else that of theory; where there is neither, the acceptance region."""
     if published is not None:
-        return f"published {number(published)}"
-    return f"theory {number(theory)}" if theory is not None else region_in_words(low, high)
+        return number(published)
+    return f"theory: {number(theory)}" if theory is not None else region_in_words(low, high)
+
+
+def control_result(n_failed: int, n_claims: int) -> str:
+    """How many of the claims that a control must fail it failed, and whether that is all of them."""
+    start = f"fails {n_failed} of {counted(n_claims, 'claim')}"
+    if n_failed == n_claims:
+        return f"{start}, as required"
+    return f"{start}; it must fail {'it' if n_claims == 1 else f'all {n_claims}'}"
 
 
 def accepted(claim: Claim) -> str:
-    """The values that count as reproduced."""
+    """The acceptance region of a claim, in words."""
     return region_in_words(*claim.region)
 
 
 def region_in_words(low: float, high: float) -> str:
-    """A region of values, of which one end may be infinite."""
+    """A region of values, one end of which may be infinite."""
     if math.isinf(low):
         return f"at most {number(high)}"
     return f"at least {number(low)}" if math.isinf(high) else f"{number(low)} to {number(high)}"
 
 
 def table(name: str, outcomes: "Mapping[str, Outcome]", changes: "list[Change] | None") -> Table:
-    """The claims of one replication, a line each, with what came out and whether that is as recorded.
+    """The claims of one replication, one per line, with their outcomes and whether they match the record.
 
     `changes` is None where nothing is compared with the record.
     """
     kept = {change.claim: change.by_chance for change in changes or []}
     words = {None: Text("yes"), True: Text("within chance"), False: Text("no", "bold red")}
     shown = Table(title=name, title_justify="left", caption_justify="left")
-    for column in ("claim", "said", "ours [95 %]", "accepted", "verdict", "as recorded"):
+    for column in (
+        "claim",
+        "published",
+        "estimate [95 % CI]",
+        "acceptance region",
+        "verdict",
+        "matches record",
+    ):
         shown.add_column(column, overflow="fold", no_wrap=column in ("claim", "verdict"))
     for claim, outcome in outcomes.items():
         shown.add_row(
             claim,
-            said(outcome.claim),
+            published(outcome.claim),
             interval(outcome.value, outcome.low, outcome.high),
             accepted(outcome.claim),
             Text(outcome.verdict, _STYLE[outcome.verdict]),
@@ -105,7 +120,7 @@ def table(name: str, outcomes: "Mapping[str, Outcome]", changes: "list[Change] |
 
 
 def remarks(outcomes: "Mapping[str, Outcome]", *, is_explained: bool = True) -> list[str]:
-    """A line for each claim that was not reproduced: why, and if it `is_explained` what was found out."""
+    """A line for each claim that was not reproduced: why and, if it `is_explained`, what was found out."""
     lines = []
     for name, outcome in outcomes.items():
         if outcome.verdict is Verdict.REPRODUCED:
@@ -121,19 +136,22 @@ def claims_table(name: str, claims: Mapping[str, Claim], records: "Mapping[str, 
     """The recorded claims of one replication as lines of Markdown, with the verdicts of the full profile."""
     recorded = records["full"].claims if "full" in records else {}
     counts = verdict_counts(records)
-    said_of = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
-    lines = [f"**{_code(name)}**: {said_of or 'not recorded yet'}", ""]
-    lines += ["| claim | said | ours [95 %] | accepted | verdict |", "|---|---|---|---|---|"]
+    counted_verdicts = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+    lines = [f"**{_code(name)}**: {counted_verdicts or 'not recorded yet'}", ""]
+    lines += [
+        "| claim | published | estimate [95 % CI] | acceptance region | verdict |",
+        "|---|---|---|---|---|",
+    ]
     for key, claim in claims.items():
-        ours, verdict = "", "not recorded yet"
+        estimate, verdict = "", "not recorded yet"
         if key in recorded:
             kept = recorded[key]
-            ours, verdict = interval(kept.value, kept.low, kept.high), str(kept.verdict)
+            estimate, verdict = interval(kept.value, kept.low, kept.high), str(kept.verdict)
         emphasis = "" if verdict == Verdict.REPRODUCED else "**"
         cells = [
             markdown(claim.statement),
-            said(claim),
-            ours,
+            published(claim),
+            estimate,
             accepted(claim),
             f"{emphasis}{verdict}{emphasis}",
         ]
@@ -142,7 +160,7 @@ def claims_table(name: str, claims: Mapping[str, Claim], records: "Mapping[str, 
 
 
 def verdict_counts(records: "Mapping[str, Record]") -> dict[Verdict, int]:
-    """How many claims the full profile's record has of each verdict."""
+    """The number of claims with each verdict in the full profile's record."""
     recorded = records["full"].claims.values() if "full" in records else []
     return {verdict: sum(claim.verdict is verdict for claim in recorded) for verdict in Verdict}
 
@@ -161,63 +179,59 @@ class PaperClaims(NamedTuple):
             self.claims.append((claim, recorded[name].verdict if name in recorded else None))
 
     def sentence(self) -> str:
-        """How many of the paper's own statements were reproduced, and of those derived here, in Markdown."""
+        """How many of the paper's own statements, and of the claims derived here, were reproduced."""
         own = [verdict for claim, verdict in self.claims if claim.source.read_by != "derived"]
         derived = [verdict for claim, verdict in self.claims if claim.source.read_by == "derived"]
         parts = []
         if own:
-            parts.append(f"of its own {_counted(len(own), 'statement')}, {_fates(own)}")
+            parts.append(f"of its own {counted(len(own), 'statement')}, {_fates(own)}")
         if derived:
-            parts.append(f"of {_counted(len(derived), 'claim')} derived here, {_fates(derived)}")
+            parts.append(f"of {counted(len(derived), 'claim')} derived here, {_fates(derived)}")
         link = f"[{_code(self.folder)}](replications/{quote(self.folder)}/README.md#claims)"
         return f"*{markdown(self.title)}* ({link}): {'; '.join(parts)}."
 
 
 def _fates(verdicts: Sequence[Verdict | None]) -> str:
     """How many were reproduced and how many were not, in words."""
-    said = {
+    words = {
         Verdict.REPRODUCED: ("was reproduced", "were reproduced"),
         Verdict.NOT_REPRODUCED: ("was not", "were not"),
         Verdict.INCONCLUSIVE: ("is inconclusive", "are inconclusive"),
         Verdict.INVALID: ("is invalid", "are invalid"),
         None: ("is not recorded yet", "are not recorded yet"),
     }
-    counts = {verdict: n for verdict in said if (n := sum(one is verdict for one in verdicts))}
+    counts = {verdict: n for verdict in words if (n := sum(one is verdict for one in verdicts))}
     if len(counts) == 1 and len(verdicts) > 1:
-        return "none was reproduced" if Verdict.NOT_REPRODUCED in counts else f"all {said[verdicts[0]][1]}"
-    *first, last = [f"{n} {said[verdict][n != 1]}" for verdict, n in counts.items()]
+        return "none was reproduced" if Verdict.NOT_REPRODUCED in counts else f"all {words[verdicts[0]][1]}"
+    *first, last = [f"{n} {words[verdict][n != 1]}" for verdict, n in counts.items()]
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
-
-
 def summary(papers: Iterable[PaperClaims]) -> list[str]:
-    """What became of each paper's claims, as lines of Markdown: a list with a sentence each."""
+    """The outcome of each paper's claims, as lines of Markdown: a list with one sentence per paper."""
     return [*(f"- {paper.sentence()}" for paper in papers), ""]
 
 
 def with_claims(readme: str, lines: list[str]) -> str:
     """The text `readme` with the lines put between its markers; unchanged if it has none.
 
-    A marker stands on a line of its own.
+    Each marker is on a line of its own.
     """
     marked = _MARKED.search(readme)
     if marked is None:
         return readme
-    end = marked["end"]  # of a line in this file
+    end = marked["end"]  # the line ending of this file
     shown = end.join(["", "", *lines, ""])
     return f"{readme[: marked.start('claims')]}{shown}{readme[marked.end('claims') :]}"
 
 
 def _code(name: str) -> str:
-    """The name of a replication as code; as text where code cannot hold it."""
+    """The name of a replication as code, or as text where code cannot hold it."""
     return f"`{name}`" if re.fullmatch(r"[\w/.-]+", name) else markdown(name)
 
 
 def save_figures(figures: "Mapping[str, Figure]", folder: Path, within: Path) -> list[Path]:
-    """Write each figure as PNG and PDF into a folder in `within`; the PNGs' paths."""
+    """Write each figure as PNG and PDF into a folder in `within`; returns the PNGs' paths."""
     for name, figure in figures.items():
         for suffix in ("png", "pdf"):
             buffer = io.BytesIO()

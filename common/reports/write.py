@@ -1,4 +1,4 @@
-"""The report on what is stored: judged or taken over, written as a page for people and files for machines."""
+"""The report on stored results: judged or taken over, written as a web page and machine-readable files."""
 
 import hashlib
 import inspect
@@ -42,14 +42,14 @@ from common.verdicts.suite import Written
 
 
 class Fresh(NamedTuple):
-    """What was just judged, and its figures in the form that the report has, if they were just drawn."""
+    """What was just judged, and its figures in the form that the report needs, if they were just drawn."""
 
     judged: Judged
     exhibit: Exhibit | None = None
 
 
 class Drawn(NamedTuple):
-    """A replication's figures: for the report, as files, and why there are none if networks have diverged."""
+    """A replication's figures: for the report, as files, and why there are none if networks diverged."""
 
     exhibit: Exhibit
     files: list[Path]
@@ -57,10 +57,10 @@ class Drawn(NamedTuple):
 
 
 class _Section(Strict):
-    """One replication's part of a report, kept beside it; `digest` is of all that it was made from.
+    """One replication's part of a report, kept beside it; `digest` covers all that it was made from.
 
-    `code`: the folders whose code its spec names, other than its own and `common/`. In its file a line with
-    the digest of the rest goes before it.
+    `code`: the folders whose code its spec names, other than its own and `common/`. The first line of its
+    file is the digest of the rest.
     """
 
     digest: str
@@ -80,15 +80,15 @@ def publish(
     within: Path,
     not_read: Sequence[NotRun] = (),
 ) -> Report:
-    """Write the report on `replications` into the folder `to`, which is or lies in the folder `within`.
+    """Write the report on `replications` into the folder `to`, which is `within` or lies in it.
 
-    What is `fresh` is taken as it is. Of the rest, a part that an earlier report has is taken over if neither
-    data nor code nor claims have changed; else a `Replication` is judged, and what is only `Written`, whose
-    results are in `within`, is listed as not judged. `commands` are those that rerun each replication,
-    `n_claims` the numbers of claims of the roots, `not_read` others that are only listed.
+    What is `fresh` is taken unchanged. The part of any other replication is taken over from an earlier report
+    if neither data nor code nor claims have changed; otherwise a `Replication` is judged, and one that is
+    only `Written`, whose results are in `within`, is listed as not judged. `commands` rerun each replication,
+    `n_claims` has the number of claims of each root, `not_read` are others that are only listed.
 
     Raises:
-        InputError: if it cannot be written; a file is written whole or not at all.
+        InputError: if it cannot be written; each file is written whole or not at all.
     """
     roots = dict.fromkeys(one.files.root for one in replications)
     commits = {root: commit(root) for root in roots}
@@ -134,10 +134,10 @@ def publish(
 
 
 def draw_figures(replication: Replication) -> Drawn:
-    """Draw the figures of a replication, and put them beside its results.
+    """Draw the figures of a replication, and write them beside its results.
 
     Raises:
-        InputError: if they cannot be drawn, and no network has diverged.
+        InputError: if they cannot be drawn although no network diverged.
     """
     run, problem = replication.run, None
     table = _table(run)
@@ -148,7 +148,7 @@ def draw_figures(replication: Replication) -> Drawn:
             raise
         figures, problem = {}, str(error)
     with _while_drawing(run):
-        for figure in figures.values():  # which is laid out: not again for each format
+        for figure in figures.values():  # its layout is done: do not repeat it for each format
             figure.set_layout_engine("none")
         files = save_figures(figures, run.folder / "figures", run.out)
     return Drawn(_exhibit(replication, figures), files, problem)
@@ -173,7 +173,7 @@ def _drawn_exhibit(replication: Replication) -> Exhibit:
 
 
 def _while_drawing(run: Run) -> AbstractContextManager[None]:
-    """In which what matplotlib cannot draw, such as a formula that it cannot read, is told in one line."""
+    """A context that reports in one line what matplotlib cannot draw, such as an invalid formula."""
     code = run.spec.code
     return blamed("figures()", at=code.__file__ or code.__name__, after="; what was trained is stored")
 
@@ -190,7 +190,7 @@ def _table(run: Run) -> pd.DataFrame:
 
 
 def _why_incomplete(replication: Replication) -> str | None:
-    """Why there is nothing to judge; None if all results are there."""
+    """Why there is nothing to judge; None if the results are complete."""
     for run in replication.runs:
         if run.table() is None:
             return f"{run.variant.name}: {run.why_incomplete(shards(run.spec))}"
@@ -198,21 +198,21 @@ def _why_incomplete(replication: Replication) -> str | None:
 
 
 def _why_not_judged(written: Written, out: Path) -> str:
-    """Why a replication without a part to take over has none, as far as its spec need not be resolved."""
+    """Why a replication has no part to take over, as far as this is known without resolving its spec."""
     for control in (None, *written.run.fields.controls):
         variant = variant_of(written.run.profile, control)
         folder = out / written.name / variant
         if any(folder.glob("*/manifest.json")):
             continue
         if any(folder.glob("*/shards/*")):
-            return f"{variant}: not finished; `replicate run` goes on"
+            return f"{variant}: not finished; `replicate run` continues it"
         return f"{variant}: never run"
     how = "`replicate report` judges them, or says what has changed since"
-    return f"there are results, not judged by this code yet; {how}"
+    return f"its results have not been judged by this version of the code; {how}"
 
 
 def _load(path: Path, one: Replication | Written, basis: str, out: Path) -> _Section | None:
-    """The part kept in the file `path`, None if there is none, or it is damaged or made from other things."""
+    """The part kept in the file `path`; None if there is none, or it is damaged or out of date."""
     try:
         first, _, text = path.read_bytes().decode().partition("\n")
         if first != _digest_of(text):
@@ -225,10 +225,10 @@ def _load(path: Path, one: Replication | Written, basis: str, out: Path) -> _Sec
 
 
 def _digest(files: Files, basis: str, code_elsewhere: Sequence[str], states: Sequence[str]) -> str:
-    """Of the data, the claims and the code that decide a replication's part of the report.
+    """The digest of the data, claims and code that decide a replication's part of the report.
 
-    The spec and the code of the classes that it names decide the hash of its runs, with the version of torch:
-    none of these need be imported to see that they are the same.
+    The spec, the code of the classes that it names and the version of torch decide the hash of its runs: they
+    can be compared without importing anything.
     """
     digest = hashlib.sha256(f"{basis} {torch.__version__} {[*code_elsewhere]} {[*states]}".encode())
     folders = [files.path.parent, *map(Path, code_elsewhere)]
@@ -239,7 +239,7 @@ def _digest(files: Files, basis: str, code_elsewhere: Sequence[str], states: Seq
 
 
 def _code_elsewhere(replication: Replication) -> list[str]:
-    """The folders of the code that makes and takes arguments of what a spec names, but for those of all."""
+    """The folders of the code of the classes that a spec names, other than its own and `common/`."""
     folders = set()
     for named in replication.run.spec.classes:
         code = getattr(inspect.unwrap(named.__init__), "__code__", None)  # type: ignore[misc]
@@ -251,12 +251,12 @@ def _code_elsewhere(replication: Replication) -> list[str]:
 
 
 def _states(replication: Replication) -> list[str]:
-    """What is stored of each run: its folder, its hash, and the digest of its table."""
+    """What is stored for each run: its folder, its hash, and the digest of its table."""
     return [_state(run.folder, run.hash, run.manifest()) for run in replication.runs]
 
 
 def _states_of(report: ReplicationReport, out: Path) -> list[str]:
-    """`_states` as a report on runs has them, as far as these are still stored as they were then."""
+    """`_states` of the runs in a report, as far as they are still stored unchanged."""
     states = []
     for run in (report.run, *(control.run for control in report.controls)):
         manifest = finished(folder := out / run.folder)

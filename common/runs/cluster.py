@@ -23,19 +23,19 @@ from common.specs.sweep import Shard
 from common.system.files import SUITE
 
 RETRIES = 5
-"""How often a shard is sent again whose worker or machine died."""
+"""How often a shard is sent again after its worker or machine died."""
 
 WAITING = 2
-"""Shards sent per device: one that is trained and one that waits, so that none waits for this machine."""
+"""Shards sent per device: one in training and one waiting, so that no device waits for this machine."""
 
 REPORT_S = 1.0
-"""Seconds between two reports of one shard's progress."""
+"""Seconds between two progress reports of one shard."""
 
 _LOOPBACK = ("localhost", "127.0.0.1")
 
 
 class _Result(NamedTuple):
-    """What comes back of one shard: `state` only if weights of it are kept, `notes` for `Progress`."""
+    """What comes back for one shard: `state` only if its weights are kept, `notes` for `Progress`."""
 
     table: pd.DataFrame
     state: dict[str, Tensor]
@@ -47,20 +47,21 @@ class _Result(NamedTuple):
 def cluster(
     address: str | None, roots: list[Path], accelerator: str = "auto", count: int | None = None
 ) -> Iterator["Cluster"]:
-    """The Ray cluster at `address` or in RAY_ADDRESS, else one on this machine alone for as long as it lasts.
+    """The Ray cluster at `address` or RAY_ADDRESS, or else one on this machine alone, for this context only.
 
-    Its workers get `common/` and the folder `replications/` of each of `roots` from here; all else that these
-    import must be installed there, in the versions that are here. At most `count` shards are trained at once.
+    Its workers get `common/` and the folder `replications/` of each of `roots` from here; everything else
+    that these import must be installed there, in the same versions. At most `count` shards are trained at
+    once.
 
     Raises:
-        InputError: if Ray is not installed, there is no cluster, or it has no such devices.
+        InputError: if Ray is not installed, there is no cluster, or it lacks such devices.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     host = _host(address) if address else None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None or host in _LOOPBACK:
-        # else Ray takes this machine's address in its network in place of the loopback's, for any system,
-        # whatever the name says; it is read at import
+        # otherwise Ray replaces the loopback address by this machine's network address, on any system,
+        # whatever the name of the variable says; it is read at import
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
@@ -76,7 +77,7 @@ def cluster(
         ray.init(
             **options, runtime_env={"py_modules": modules}, log_to_driver=False, logging_level=logging.ERROR
         )
-    except Exception as error:  # of many classes, those of plain Python among them
+    except Exception as error:  # of many classes, including built-in ones
         raise InputError(f"--address {address}: {one_line(error)}") from None
     try:
         yield Cluster(ray, address, accelerator, count)
@@ -88,7 +89,7 @@ def _host(address: str) -> str | None:
     """The host in `address`, None if it has another form.
 
     Raises:
-        InputError: if nothing answers there, which Ray would find out in minutes.
+        InputError: if nothing answers there, which Ray would notice only after minutes.
     """
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
@@ -98,7 +99,7 @@ def _host(address: str) -> str | None:
     except (OSError, OverflowError) as error:
         raise InputError(
             f"--address {address}: no Ray cluster answers there ({one_line(error)}); "
-            "expected HOST:PORT as `ray start --head` shows it, or auto"
+            "expected HOST:PORT as shown by `ray start --head`, or auto"
         ) from None
     return host
 
@@ -115,24 +116,27 @@ class Cluster:
         self._resource = "GPU" if accelerator == "cuda" else "CPU"
         self._device = "CPU"
         if not self.n:
-            raise InputError(f"--on ray: the cluster at {address or 'hand'} has no {self._resource} now")
+            raise InputError(
+                f"--on ray: the cluster{f' at {address}' if address else ''} has no {self._resource} now"
+            )
 
     def _has(self, resource: str) -> int:
         return int(self._ray.cluster_resources().get(resource, 0))
 
     @property
     def n(self) -> int:
-        """The devices that train: those which the cluster has now, as nodes come and go, or `count`."""
+        """The number of devices that train: `count`, or as many as the cluster has now; nodes come and go."""
         return min(self.count or 10**9, self._has(self._resource))
 
     def __str__(self) -> str:
-        """Name the device class, as the manifest has it."""
+        """The name of the device class, as in the manifest."""
         return self._device
 
     def train_shards(self, todo: list[tuple[Run, Shard]], progress: Progress) -> Generator[tuple[Run, Shard]]:
-        """Train shards at the cluster's workers, and store them here; yields each as it is done.
+        """Train shards on the cluster's workers, and store them here; yields each when it is done.
 
-        One whose worker or machine dies is sent again. An error of our own code ends the rest, and is raised.
+        A shard whose worker or machine dies is sent again. An error in our own code ends the rest, and is
+        raised.
         """
         ray = self._ray
         needs = {"num_gpus": 1} if self.accelerator == "cuda" else {"num_cpus": 1}
@@ -146,7 +150,7 @@ class Cluster:
         noted: set[str] = set()
 
         def tell(position: int, steps: int) -> None:
-            # a shard that is trained again tells of what is known already
+            # a shard that is trained again repeats earlier reports
             if steps > told[position]:
                 progress.advanced(*todo[position], steps - told[position])
                 told[position] = steps
@@ -168,7 +172,7 @@ class Cluster:
                     run, shard = todo[position]
                     try:
                         result: _Result = ray.get(ref)
-                    except ray.exceptions.RayError as error:  # the others that are done are kept first
+                    except ray.exceptions.RayError as error:  # first keep the others that are done
                         failed = failed or _own_error(ray, error, run, shard)
                         continue
                     for text in dict.fromkeys(result.notes):
@@ -188,7 +192,7 @@ class Cluster:
 
 
 def _own_error(ray: Any, error: Exception, run: Run, shard: Shard) -> Exception:
-    """What went wrong at a worker: the error of our own code, or in a line what Ray says."""
+    """What went wrong on a worker: the error of our own code, or Ray's message in one line."""
     cause = getattr(error, "cause", None)
     if isinstance(error, ray.exceptions.RayTaskError) and isinstance(cause, Exception):
         if not isinstance(cause, ImportError | ray.exceptions.RayError):
@@ -196,14 +200,14 @@ def _own_error(ray: Any, error: Exception, run: Run, shard: Shard) -> Exception:
         error = cause
     what = one_line(error)
     if isinstance(error, ImportError):
-        what += "; the workers need the packages that are installed here"
+        what += "; the workers need the same packages as this machine"
     return InputError(f"--on ray: {run.spec.name}, shard {shard.number}: {what}")
 
 
 def _reports(ray: Any) -> Any:
-    """An actor beside this process that keeps how far each shard is until it is asked for."""
+    """An actor on this machine that collects the progress of each shard until it is asked for."""
 
-    class Reports:  # in here it is sent as it is: its process need not import torch
+    class Reports:  # defined here so that it is sent by value: its process need not import torch
         def __init__(self) -> None:
             self.steps: dict[int, int] = {}
 
@@ -224,12 +228,12 @@ def _reports(ray: Any) -> Any:
 def _train_at_worker(
     run: Run, shard: Shard, accelerator: str, position: int, reports: Any, installed: dict[str, str]
 ) -> _Result:
-    """Train one shard, in a process of the cluster that has the device for it alone."""
+    """Train one shard, in a process of the cluster that has the device to itself."""
     for name, version in versions().items():
         if version != installed[name]:
             raise InputError(
-                f"--on ray: {platform.node()} has {name} {version}, this machine {installed[name]}; numbers "
-                "may differ between versions: install the same everywhere, as with requirements.lock"
+                f"--on ray: {platform.node()} has {name} {version}, but this machine has {installed[name]}; "
+                "numbers may differ between versions: install the same everywhere, as with requirements.lock"
             )
     # see `_start_worker` in common/runs/training.py
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"

@@ -1,4 +1,4 @@
-"""The state in which networks train and are measured, whatever the process around them is in."""
+"""The settings under which networks are trained and measured, whatever those of the process around them."""
 
 import random
 import warnings
@@ -13,25 +13,25 @@ from lightning.fabric.utilities import rank_zero
 from common.system.environment import undisturbed
 
 KEEPS_DENORMALS = (
-    "this processor cannot be told to take denormal numbers for 0: training may be many times slower, and "
-    "numbers may differ from those of others"
+    "this processor cannot treat denormal numbers as 0: training may be many times slower, and "
+    "numbers may differ from those of other machines"
 )
-"""What is noted where that is so, of the machine and so once for all runs."""
+"""The note where that is so; it concerns the machine, so it is given once for all runs."""
 
 _SETTINGS: list[tuple[Callable[[], Any], Callable[[Any], None], Any]] = [
     (torch.get_default_dtype, torch.set_default_dtype, torch.float32),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
     (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms, False),
 ]
-"""What torch can be set to that changes numbers: how to read it, how to set it, what training needs."""
+"""Settings of torch that change numbers: how to read one, how to set it, and its value in training."""
 
 
 @contextmanager
 def numerics(note: Callable[[str], None] = warnings.warn) -> Iterator[None]:
-    """Train as the spec says, and nothing else does: neither the environment nor what this process is set to.
+    """A context in which training depends only on the spec, not on the environment or the process.
 
-    Without denormals: decayed moments would slow training many times. What torch, numpy and Python are set to
-    outside comes back at the end, the states of their random numbers too.
+    Denormals are off: decayed moments would slow training down many times. The settings of torch, numpy and
+    Python, including the states of their random generators, are restored at the end.
     """
     states = random.getstate(), np.random.get_state()
     with undisturbed(), _rank_zero(), ExitStack() as stack:
@@ -49,7 +49,7 @@ def numerics(note: Callable[[str], None] = warnings.warn) -> Iterator[None]:
             if (before := get()) != wanted:
                 stack.callback(put, before)
                 put(wanted)
-        # no model of the suite draws from these; one that does gets the same numbers in every run
+        # no model of the suite draws from these generators; one that does gets the same numbers in every run
         torch.manual_seed(0)
         random.seed(0)
         np.random.seed(0)
@@ -65,7 +65,7 @@ def numerics(note: Callable[[str], None] = warnings.warn) -> Iterator[None]:
 
 @contextmanager
 def _rank_zero() -> Iterator[None]:
-    """Let Lightning take this process for the first, whatever it has read from the environment at import."""
+    """Make Lightning treat this process as the first, whatever it read from the environment at import."""
     only: Any = rank_zero.rank_zero_only  # a function with an attribute
     before = only.rank
     only.rank = 0
@@ -77,7 +77,7 @@ def _rank_zero() -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread: several are slower on arrays this small, many times on a busy machine."""
+    """Make torch use one thread: several are slower on such small arrays, many times so on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

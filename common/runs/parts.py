@@ -1,4 +1,4 @@
-"""What a command trains, cut into parts for machines that know nothing of each other: `--part I/N`."""
+"""What a command trains, split into parts for machines that know nothing of each other: `--part I/N`."""
 
 import heapq
 import re
@@ -12,13 +12,13 @@ from common.runs.training import Place, Progress, clear, missing
 from common.specs.sweep import Shard, costs, shards
 
 MOST_PARTS = 1_000_000
-"""More parts than a sweep may have networks, at its usual limit: some would never have anything to train."""
+"""The usual limit on the networks of a sweep: with more parts, some would have nothing to train."""
 
 
 class Part(NamedTuple):
-    """Part `number` (from 1) of `of` parts, of nearly equal cost, of the shards of several runs.
+    """Part `number` (from 1) of `of` parts of the shards of several runs; parts have nearly equal cost.
 
-    Which shards these are is a function of the specs alone: not of what is stored, nor of the order of runs.
+    The shards of a part depend on the specs alone: not on what is stored, nor on the order of runs.
     """
 
     number: int
@@ -26,10 +26,10 @@ class Part(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Part":
-        """The part that `text` says, as in 2/8.
+        """The part that `text` names, as in 2/8.
 
         Raises:
-            InputError: if it says none.
+            InputError: if it does not name a part.
         """
         match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         part = cls(*map(int, match.groups())) if match else cls(0, 0)
@@ -45,14 +45,14 @@ class Part(NamedTuple):
         return f"{self.number}/{self.of}"
 
     def shards(self, runs: list[Run]) -> list[tuple[Run, Shard]]:
-        """The shards of this part, in the order in which all would be trained."""
+        """The shards of this part, in the order in which all shards would be trained."""
         items: list[tuple[Run, Shard]] = []
         price: list[int] = []
         for run in runs:
             cut = shards(run.spec)
             items += [(run, shard) for shard in cut]
             price += costs(run.spec, cut)
-        # dearest first, each to the part that has the least: no two parts then differ by more than one shard
+        # most expensive first, each to the part with the least work: parts then differ by at most one shard
         order = sorted(
             range(len(items)), key=lambda i: (-price[i], str(items[i][0].folder), items[i][1].number)
         )
@@ -66,16 +66,16 @@ class Part(NamedTuple):
         return [items[i] for i in sorted(own)]
 
     def missing(self, runs: list[Run]) -> dict[Run, list[Shard]]:
-        """Those of this part's shards that are to be trained, of each run."""
+        """The shards of this part that still have to be trained, by run."""
         own = {(id(run), shard.number) for run, shard in self.shards(runs)}
         return {run: [shard for shard in missing(run) if (id(run), shard.number) in own] for run in runs}
 
 
 def train_part(todo: Mapping[Run, list[Shard]], place: Place, progress: Progress | None = None) -> None:
-    """Train and store the shards `todo`; no run's table is joined, as other parts may be under way.
+    """Train and store the shards `todo`; tables are not joined, because other parts may still be training.
 
     Raises:
-        InputError: as `train`; parts may write into one folder, a run without parts may not at the same time.
+        InputError: as `train`; parts may write into one folder at the same time, but not a run without parts.
     """
     items = [(run, shard) for run, some in todo.items() for shard in some]
     with ExitStack() as locks:

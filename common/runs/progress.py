@@ -1,4 +1,4 @@
-"""How training goes, shown on the console: bars on a terminal, lines elsewhere."""
+"""The progress of training, shown on the console: bars on a terminal, lines elsewhere."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -25,14 +25,14 @@ from common.system.terminal import Terminal
 from common.system.text import line
 
 PLAIN_LINE_S = 15.0
-"""Seconds between lines of progress where there is no terminal to draw a bar on."""
+"""Seconds between lines of progress where there is no terminal for a bar."""
 
 
 @contextmanager
 def shown(console: Terminal, todo: Mapping[Run, int]) -> Iterator[Progress]:
-    """Progress of the training of runs, of so many network-steps each, a bar or a line of text for each.
+    """Show the progress of runs, each with its number of network-steps to do, as a bar or lines of text.
 
-    Of a run whose spec has `watch`, each shape has its own: the networks that are done, and their mean.
+    For a run whose spec has `watch`, each shape also has its own: the networks that are done, and their mean.
     """
     if console.is_terminal:
         title = TextColumn("{task.description}", markup=False)
@@ -49,7 +49,7 @@ def _title(run: Run) -> str:
 
 
 class _Watched(NamedTuple):
-    """The networks of one shape that are done."""
+    """The finished networks with one shape."""
 
     title: str
     networks: int
@@ -61,13 +61,13 @@ class _Watched(NamedTuple):
 
 
 class _Watch:
-    """The column that each run's spec says to watch, by shape, of the networks that are done."""
+    """The column that each run's spec watches, by shape, over the finished networks."""
 
     def __init__(self) -> None:
         self.done: dict[tuple[int, str], _Watched] = {}
 
     def add(self, run: Run, table: pd.DataFrame) -> _Watched | None:
-        """The state of the shape of the networks in `table`, these included; None if nothing is watched."""
+        """The state of the shape of the networks in `table`, including them; None if nothing is watched."""
         column = run.spec.fields.watch
         if column is None:
             return None
@@ -114,7 +114,7 @@ class _InLines(Progress):
         self.watch = _Watch()
         self.total = {id(run): steps for run, steps in todo.items()}
         self.done = dict.fromkeys(self.total, 0)
-        # the time left is reckoned from the first steps done: before them, workers start and compile
+        # the time left is estimated from the first steps on: before them, workers start and compile
         self.first: dict[int, tuple[float, int]] = {}
         self.last = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""From one shard to its rows of the instances table: a Trainer run, resumed, halved if memory is short."""
+"""From one shard to its rows of the instances table: a resumable Trainer run, halved if memory is short."""
 
 import gc
 import logging
@@ -30,25 +30,25 @@ from common.specs.sweep import Shard
 REPORT_STEPS = 100
 
 SETTLED_STEPS = BLOCK_STEPS
-"""Steps between two looks at whether networks have settled: whenever Lightning has control."""
+"""Steps between two checks of whether networks have settled: whenever Lightning has control."""
 
 PARTIAL_S = 30.0
-"""Seconds between two checkpoints inside a shard, at least: most shards are done before the first."""
+"""The least seconds between two checkpoints of a shard: most shards are done before the first."""
 
 PARTIAL_SHARE = 0.01
-"""The share of the time that checkpoints may take, at most: where writing is slow they are rarer."""
+"""The largest share of the time that checkpoints may take: where writing is slow they are rarer."""
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Those of the networks' losses that a logger gets, beside their mean."""
+"""The quantiles of the networks' losses that are logged, along with the mean."""
 
 Advance = Callable[[int], None]
 
 
 class Session(NamedTuple):
-    """How shards are trained in this process: on which device, and who is told how it goes.
+    """How shards are trained in this process: on which device, and where progress is reported.
 
-    `advance` is told of the network-steps done, `note` gets lines, `logger` the losses. If there are
-    `checkpoints`, training goes on from one in that run's folder, and leaves some there.
+    `advance` receives the network-steps done, `note` receives lines, `logger` the losses. With `checkpoints`,
+    training resumes from a checkpoint in that run's folder, and writes new ones there.
     """
 
     accelerator: str = "cpu"
@@ -61,13 +61,13 @@ class Session(NamedTuple):
 
 
 ALONE = Session()
-"""On the CPU, where nobody needs to be told anything."""
+"""On the CPU, without reports of progress."""
 
 
 class Trained(NamedTuple):
-    """What training made of a shard: its rows of the instances table, and the state of its networks if kept.
+    """A trained shard: its rows of the instances table, and the state of its networks if that is kept.
 
-    `compiled`: whether all ran compiled; None if they were calculated.
+    `compiled`: whether all networks ran compiled; None if they were calculated.
     """
 
     table: pd.DataFrame
@@ -78,10 +78,10 @@ class Trained(NamedTuple):
 def train_shard(run: Run, shard: Shard, session: Session, *, resumes: bool = False) -> Trained:
     """Train one shard of a run, in this process with its numerics set; the state if the run keeps weights.
 
-    If it `resumes`, it has checkpoints in the run's folder.
+    If it `resumes`, it uses checkpoints in the run's folder.
 
     Raises:
-        InputError: as `fit_shard`, and for a fault of the model's code.
+        InputError: as `fit_shard`, and for an error in the model's code.
     """
     with one_thread(), numerics(session.note), _quiet():
         name = f"{run.spec.name}/{run.variant.name}/{run.hash}"
@@ -98,10 +98,10 @@ def train_shard(run: Run, shard: Shard, session: Session, *, resumes: bool = Fal
 def fit_shard(spec: Spec, shard: Shard, session: Session = ALONE) -> Trained:
     """Train or calculate one shard's instances: their rows of the sweep with `loss` and each metric.
 
-    What does not fit into memory is halved, and a line is noted.
+    A shard that does not fit into memory is halved, with a note.
 
     Raises:
-        InputError: if one network alone does not fit into memory.
+        InputError: if a single network does not fit into memory.
     """
     counted = 0
 
@@ -115,7 +115,7 @@ def fit_shard(spec: Spec, shard: Shard, session: Session = ALONE) -> Trained:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    # here, as the error holds the tensors of what failed
+    # outside the except block, because the error holds the tensors of what failed
     gc.collect()
     if session.accelerator == "cuda":
         torch.cuda.empty_cache()
@@ -123,7 +123,9 @@ def fit_shard(spec: Spec, shard: Shard, session: Session = ALONE) -> Trained:
     n = len(shard.rows)
     if n == 1:
         raise InputError(f"{spec.name}: out of memory with a single network: {_of(spec, shard.rows.iloc[0])}")
-    session.note(f"{n:,} networks at once do not fit into memory: trained in halves, as often as it takes")
+    session.note(
+        f"{n:,} networks at once do not fit into memory; they are trained in halves, or smaller pieces"
+    )
     rows = shard.rows.iloc[: n // 2], shard.rows.iloc[n // 2 :]
     first, second = (fit_shard(spec, Shard(shard.number, half), session) for half in rows)
     return Trained(
@@ -143,7 +145,7 @@ def _fit_at_once(spec: Spec, shard: Shard, session: Session) -> Trained:
     else:
         model.note = session.note
         run = session.checkpoints
-        # what was logged before would be lost: a shard with a logger starts anew
+        # earlier log entries would be lost, so a shard with a logger starts over
         resumes = run is not None and model.resumable and session.logger is None
         partial = _Partial(run, shard) if run is not None and resumes else None
         try:
@@ -152,12 +154,12 @@ def _fit_at_once(spec: Spec, shard: Shard, session: Session) -> Trained:
             if run is None or partial is None or not partial.is_at_fault or is_out_of_memory(error):
                 raise
             why = f"its checkpoint cannot be used ({told(error)})"
-            session.note(f"shard {shard.number}: {why}; it starts anew")
+            session.note(f"shard {shard.number}: {why}; it starts over")
             run.forget_partial(shard)
             return _fit_at_once(spec, shard, session)
         check_metrics(model, columns, shard.rows)
         compiled = model.compiled
-        if session.keeps_state:  # not on the device, where the memory may be needed
+        if session.keeps_state:  # not on the device, whose memory may be needed
             state = {name: tensor.cpu() for name, tensor in model.state().items()}
     table = pd.concat(
         [shard.rows, *(_columns(name, value, shard.rows.index) for name, value in columns.items())], axis=1
@@ -166,14 +168,14 @@ def _fit_at_once(spec: Spec, shard: Shard, session: Session) -> Trained:
 
 
 class _Partial(CheckpointIO):
-    """Where Lightning puts the checkpoint of one shard, and finds it: in its run's folder."""
+    """Where Lightning saves and finds the checkpoint of one shard: in its run's folder."""
 
     def __init__(self, run: Run, shard: Shard) -> None:
         self.run = run
         self.shard = shard
         self.state = run.partial(shard)
         self.is_at_fault = bool(self.state)
-        """Whether what goes wrong now comes of the checkpoint: no step has been taken since."""
+        """Whether an error now would come from the checkpoint: no step has been taken since it was loaded."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         self.run.write_partial(self.shard, checkpoint)
@@ -185,7 +187,7 @@ class _Partial(CheckpointIO):
         return self.state
 
     def remove_checkpoint(self, path: Any) -> None:
-        pass  # the run does, when the shard is stored
+        pass  # the run removes it when the shard is stored
 
 
 def _fit_ensemble(
@@ -201,7 +203,7 @@ def _fit_ensemble(
     trainer = Trainer(
         accelerator=session.accelerator,
         devices=[session.device] if session.accelerator == "cuda" else 1,
-        max_epochs=1,  # whatever ends it early would else begin again, with the first inputs
+        max_epochs=1,  # otherwise whatever ends an epoch early would start again with the first inputs
         max_steps=settings.max_steps,
         logger=session.logger or False,
         log_every_n_steps=settings.log_every_steps,
@@ -209,19 +211,19 @@ def _fit_ensemble(
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=callbacks,
-        # given, so that it is not looked for, and this process not taken for one of many
+        # set explicitly, so that Lightning does not take this process for one of many
         plugins=[LightningEnvironment(), *([partial] if partial else [])],
     )
     try:
         trainer.fit(ensemble, ckpt_path="partial" if partial and partial.state else None, weights_only=True)
     except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # which Lightning makes an exit of its own
+        if isinstance(error.__context__, KeyboardInterrupt):  # which Lightning turns into an exit
             raise error.__context__ from None
         raise
     if trainer.global_step < settings.max_steps and not (settling and settling.done.all()):
         raise InputError(
             f"{spec.name}: training ended after {trainer.global_step:,} of {settings.max_steps:,} steps: "
-            f"{type(ensemble).__name__} has stopped it, or raised StopIteration; nothing of it is stored"
+            f"{type(ensemble).__name__} stopped it, or raised StopIteration; nothing of this shard is stored"
         )
     ensemble.to(trainer.strategy.root_device)
     with torch.no_grad():
@@ -229,9 +231,9 @@ def _fit_ensemble(
 
 
 def _measure(ensemble: Ensemble) -> dict[str, Tensor]:
-    """Loss and metrics of trained networks; all of them NaN of one that has diverged.
+    """Loss and metrics of trained networks; all are NaN for a network that diverged.
 
-    Metrics never see a weight that is not finite: some fail on it, others make a number of it.
+    Metrics never see a weight that is not finite: some would fail, others would return a number.
     """
     loss = ensemble.evaluate()
     finite = loss.isfinite()
@@ -254,7 +256,7 @@ def _measure(ensemble: Ensemble) -> dict[str, Tensor]:
 
 
 def with_loss(loss: Tensor, ensemble: Ensemble) -> dict[str, Tensor]:
-    """The metrics of the networks after their loss, which a metric may not replace."""
+    """The loss and metrics of the networks; no metric may be called `loss`."""
     metrics = ensemble.metrics()
     if "loss" in metrics:
         raise InputError(
@@ -265,10 +267,10 @@ def with_loss(loss: Tensor, ensemble: Ensemble) -> dict[str, Tensor]:
 
 
 def check_metrics(model: Ensemble | Computed, columns: Mapping[str, Tensor], rows: pd.DataFrame) -> list[str]:
-    """The columns of the table that these tensors (instances, ...) become, beside those of the sweep, `rows`.
+    """The names of the table's columns: those of the sweep, `rows`, and of these tensors (instances, ...).
 
     Raises:
-        InputError: if one is no such tensor, or two columns would have one name.
+        InputError: if one is not such a tensor, or two columns would have the same name.
     """
     place = _at_metrics(model)
     names = [str(name) for name in rows]
@@ -282,12 +284,12 @@ def check_metrics(model: Ensemble | Computed, columns: Mapping[str, Tensor], row
         names += _places(str(metric), value)
     for name, count in Counter(names).items():
         if count > 1:
-            raise InputError(f"{place}: {name!r} is a column already; give this metric another name")
+            raise InputError(f"{place}: {name!r} is already a column; give this metric another name")
     return names
 
 
 def _at_metrics(model: Ensemble | Computed) -> str:
-    """FILE:LINE and name of what says which metrics a model has: its method, or its `measures` alone."""
+    """FILE:LINE and name of the source of a model's metrics: its method, or only its `measures`."""
     cls = type(model)
     if cls.metrics is Ensemble.metrics:
         return f"{line_of(cls)}: {cls.__name__}.measures"
@@ -295,18 +297,18 @@ def _at_metrics(model: Ensemble | Computed) -> str:
 
 
 def diverged(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the instances `table` whose networks have diverged: their loss is NaN."""
+    """The rows of the instances `table` whose networks diverged: their loss is NaN."""
     return table[table["loss"].isna()] if "loss" in table else table[:0]
 
 
 def tell_of_diverged(run: Run) -> str | None:
-    """A line on the networks of a stored run that have diverged; None if there are none."""
+    """A line on the networks of a stored run that diverged; None if there are none."""
     table = run.table()
     if table is None or (rows := diverged(table)).empty:
         return None
     return (
         f"{run.spec.name} {run.variant.name}: {len(rows):,} of {len(table):,} networks diverged: "
-        f"loss or weights are not finite, all else is as it was; the first: {_of(run.spec, rows.iloc[0])}"
+        f"their loss or weights are not finite; the first: {_of(run.spec, rows.iloc[0])}"
     )
 
 
@@ -316,7 +318,7 @@ def _of(spec: Spec, row: "pd.Series[Any]") -> str:
 
 
 def build(spec: Spec, rows: pd.DataFrame) -> Ensemble | Computed:
-    """The model of the instances in `rows`, which have one shape; with the spec's optimiser if it has one."""
+    """The model of the instances in `rows`, which have one shape, with the spec's optimiser if it has one."""
     varying = spec.varying()
     factors: dict[str, Any] = {
         name: torch.tensor(rows[name].to_numpy()) if varying[name] else rows[name].tolist()[0]
@@ -331,7 +333,7 @@ def build(spec: Spec, rows: pd.DataFrame) -> Ensemble | Computed:
 
 
 def _columns(name: str, value: Tensor, index: pd.Index) -> pd.DataFrame:
-    """A column for each number that `value` (instances, ...) holds of an instance: `name_0_1`, ..."""
+    """A column for each number of an instance in `value` (instances, ...): `name_0_1`, ..."""
     flat = value.reshape(len(value), -1).cpu().numpy()
     return pd.DataFrame(flat, index=index, columns=_places(name, value))
 
@@ -344,8 +346,8 @@ def _places(name: str, value: Tensor) -> list[str]:
 class _StopWhenSettled(Callback):
     """Ends training when no network's outcome can change any more.
 
-    A network is kept as it was when it was first found settled: what becomes of it does not depend on how
-    long others in its shard take.
+    A network is kept as it was when it was first found settled: its result does not depend on how long others
+    in its shard take.
     """
 
     def state_dict(self) -> dict[str, Any]:
@@ -356,7 +358,7 @@ class _StopWhenSettled(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Ensemble)
-        if trainer.global_step:  # it goes on
+        if trainer.global_step:  # resumed
             self.done = self.done.to(pl_module.device)
             self.kept = {name: weight.to(pl_module.device) for name, weight in self.kept.items()}
             return
@@ -372,7 +374,9 @@ class _StopWhenSettled(Callback):
             return
         settled = pl_module.settled()
         if settled is None:
-            raise ValueError(f"stop_when_settled: {type(pl_module).__name__} does not say when it is settled")
+            raise ValueError(
+                f"stop_when_settled: {type(pl_module).__name__}.settled() returned None; expected bools"
+            )
         new = settled & ~self.done
         for name, weight in pl_module.weights.items():
             self.kept[name][new] = weight.detach()[new]
@@ -388,9 +392,9 @@ class _StopWhenSettled(Callback):
 
 
 class _Report(Callback):
-    """Tells `advance` of the network-steps done, at the end also of those that were left out.
+    """Reports the network-steps done to `advance`, at the end including those that were left out.
 
-    If there is a place for it, `partial`, it has a checkpoint written from time to time.
+    With a place for it, `partial`, it also has a checkpoint written from time to time.
     """
 
     def __init__(self, n_instances: int, advance: Advance, partial: _Partial | None) -> None:
@@ -401,7 +405,7 @@ class _Report(Callback):
         self.next = math.inf if partial is None else time.monotonic() + PARTIAL_S
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._tell(trainer.global_step)  # of what was done before it was stopped
+        self._tell(trainer.global_step)  # steps done before training was stopped
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -429,7 +433,7 @@ class _Report(Callback):
 
 
 class _Curve(Callback):
-    """Logs the losses of the networks on the batch of every so manieth step, and of the last."""
+    """Logs the losses of the networks on the batch of every `every`-th step, and of the last."""
 
     def __init__(self, logger: Logger, every: int) -> None:
         self.logger = logger
@@ -455,9 +459,9 @@ class _Curve(Callback):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep out Lightning's lines on each fit, whose advice does not apply, and tracebacks of the compiler.
+    """Silence Lightning's lines on each fit, whose advice does not apply, and tracebacks of the compiler.
 
-    That compiling failed is said by the ensemble, in one line.
+    The ensemble reports a failure to compile in one line.
     """
     compilers = ("torch._dynamo", "torch._functorch", "torch._inductor")
     levels = {"lightning.pytorch": logging.ERROR, **dict.fromkeys(compilers, logging.CRITICAL + 1)}

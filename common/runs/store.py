@@ -1,4 +1,4 @@
-"""What a run leaves on disk: a folder per spec hash, written atomically, so that a killed run can resume."""
+"""What a run stores on disk: a folder per spec hash, written atomically, so that a killed run can resume."""
 
 import hashlib
 import importlib.metadata
@@ -30,12 +30,12 @@ except ImportError:
     raise ImportError(UNSUPPORTED) from None
 
 _PROBE = bytes(1 << 16)
-"""What is written to see that one can: about a small shard."""
+"""Written to check that writing works: about the size of a small shard."""
 
 _VERSIONED = ["torch", "lightning", "torchmetrics", "numpy", "pandas", "scipy"]
 
 _SUFFIX = {"shards": "parquet", "weights": "pt", "partial": "ckpt"}
-"""The folders of what is stored of each shard, and how its files end."""
+"""The folders of what is stored for each shard, and the endings of their files."""
 
 _MANIFEST_KEYS = {
     *("name", "hash", "spec", "seeds", "instances", "instances_digest", "shards"),
@@ -46,20 +46,20 @@ T = TypeVar("T")
 
 
 class _NotOursError(Exception):
-    """Why a file that lies among a run's results is not one of them."""
+    """Why a file among a run's results is not one of them."""
 
 
 class Run:
-    """The results of one spec, with one profile and at most one control, in a folder of their own.
+    """The results of one spec, with one profile and at most one control, in their own folder.
 
-    The folder's name holds the hash of all that decides the numbers: the resolved spec with its defaults, the
-    version of our numerics and of torch. Left out, as they decide nothing: titles, claims, devices, workers,
-    logging, and which weights are kept.
+    The folder's name is the hash of all that decides the numbers: the resolved spec with its defaults, and
+    the versions of our numerics and of torch. Titles, claims, devices, workers, logging and which weights are
+    kept decide nothing and are left out.
 
     Args:
         spec: what is run
         out: the folder of all results
-        keep_weights: which networks' trained weights are stored too, a query as in `choose`
+        keep_weights: the networks whose trained weights are also stored, a query as in `choose`
 
     Raises:
         InputError: if the query does not fit the sweep.
@@ -71,7 +71,7 @@ class Run:
         self.keep = choose(spec, keep_weights).index if keep_weights is not None and trained else pd.Index([])
         numerics = {"numerics": NUMERICS, "torch": torch.__version__.split("+")[0]}
         text = json.dumps({**spec.resolved(), **numerics}, sort_keys=True)
-        self.resolved: dict[str, Any] = json.loads(text)  # as a manifest gives it back, tuples as lists
+        self.resolved: dict[str, Any] = json.loads(text)  # as read back from a manifest, with tuples as lists
         self.hash = _digest(text.encode())[:12]
         self.out = out
         self.variant = out / spec.name / variant_of(spec.profile, spec.control)
@@ -80,12 +80,12 @@ class Run:
 
     @contextmanager
     def locked(self, shared: bool = False) -> Iterator[None]:
-        """See that one can write here, and keep other runs from it; if `shared`, only those that are not.
+        """Check that the folder can be written, and lock out other runs; if `shared`, only those not shared.
 
-        A kill releases it. Where the file system has no locks, nothing keeps others off.
+        A kill releases the lock. Where the file system has no locks, nothing keeps other runs out.
 
         Raises:
-            InputError: if another run is writing here, the folder cannot be written, or a link is in it.
+            InputError: if another run is writing here, the folder cannot be written, or it contains a link.
         """
         with told_of(self.folder):
             refuse_links(self.folder, self.out)
@@ -97,9 +97,10 @@ class Run:
                 fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                who = file.read().strip() or "unknown"
+                who = file.read().strip()
+                who = f"process {who}" if who else "PID unknown"
                 raise InputError(
-                    f"{self.folder}: another run is writing here, process {who}; wait for its end, or stop it"
+                    f"{self.folder}: another run ({who}) is writing here; wait until it ends, or stop it"
                 ) from None
             except OSError:
                 pass  # no locks on this file system
@@ -109,46 +110,46 @@ class Run:
                 file.flush()
             self._write("probe", _PROBE)
             (self.folder / "probe").unlink(missing_ok=True)
-            if not shared:  # what writers that were killed have left behind
+            if not shared:  # left behind by killed writers
                 for path in self.folder.glob("**/.*.tmp"):
                     path.unlink(missing_ok=True)
             yield
 
     def has(self, shard: Shard) -> bool:
-        """Whether a shard is stored; one that is damaged or of other networks counts as missing."""
+        """Whether a shard is stored; a damaged one, or one of other networks, counts as missing."""
         return self._shard(shard) is not None
 
     def write_shard(self, number: int, table: pd.DataFrame) -> None:
         """Store the instances of one shard, whole or not at all."""
         for path in self._paths("weights", number):
-            path.unlink()  # of networks that were lost
+            path.unlink()  # of networks that are no longer stored
         self._write_of_shard("shards", number, _to_bytes(table))
 
     def stored(self, shard: Shard) -> pd.DataFrame | None:
-        """The instances of one shard, None if they are not stored."""
+        """The instances of one shard; None if they are not stored."""
         rows = self._shard(shard)
         if rows is None and (table := self.table()) is not None:
             rows = table.loc[shard.rows.index]
         return rows
 
     def lacks_weights(self, shard: Shard) -> bool:
-        """Whether weights of this shard are to be kept and are not stored."""
+        """Whether weights of this shard should be kept but are not stored."""
         wanted = shard.rows.index.intersection(self.keep)
         return not wanted.empty and not wanted.isin(self.weights(shard)[0]).all()
 
     def write_trained(self, shard: Shard, table: pd.DataFrame, state: dict[str, Tensor]) -> None:
-        """Store what training made of one shard: its instances, and of those to be kept their `state`.
+        """Store a trained shard: its instances, and the `state` of those whose weights are kept.
 
         Raises:
-            InputError: if the instances are stored already, and are others: no weights are then stored.
+            InputError: if instances with other numbers are already stored: no weights are then stored.
         """
-        # the rows first: weights beside them are always those of these rows
+        # the rows first, so that stored weights always belong to stored rows
         if (before := self.stored(shard)) is None:
             self.write_shard(shard.number, table)
         elif not _same_numbers(table, before):
             raise InputError(
                 f"{self.folder}: shard {shard.number}, trained again, has other numbers than are stored, so "
-                "its weights are not kept; was it trained on another machine? In another --out all are new"
+                "its weights are not kept; was it trained on another machine? Another --out trains all anew"
             )
         places = shard.rows.index.get_indexer(shard.rows.index.intersection(self.keep))
         if state and len(places):
@@ -160,7 +161,7 @@ class Run:
             path.unlink(missing_ok=True)
 
     def write_partial(self, shard: Shard, state: dict[str, Any]) -> None:
-        """Store how far the training of one shard is, a state of tensors and plain values, for `partial`."""
+        """Store the state of one shard's training, tensors and plain values, for `partial`."""
         buffer = io.BytesIO()
         torch.save({"of": _identity(shard), "state": state}, buffer)
         before = self._paths("partial", shard.number)
@@ -170,11 +171,11 @@ class Run:
                 old.unlink(missing_ok=True)
 
     def partial(self, shard: Shard) -> dict[str, Any] | None:
-        """The state in which a shard's training was stored, by these versions; None if there is none."""
+        """The stored state of a shard's training, by the same versions; None if there is none."""
         return next(self._whole("partial", shard, _partial), None)
 
     def forget_partial(self, shard: Shard) -> None:
-        """Remove the state of a shard's training, from which it does not go on."""
+        """Remove the stored state of a shard's training."""
         for path in self._paths("partial", shard.number):
             path.unlink(missing_ok=True)
 
@@ -186,10 +187,10 @@ class Run:
         return rows, {name: torch.cat([state[name] for _, state in stored]) for name in names}
 
     def set_aside(self, shards: list[Shard]) -> list[str]:
-        """Move away what lies among the results of these shards, or of the whole run, and is not theirs.
+        """Move away files among the results of these shards, or of the whole run, that do not belong to them.
 
-        It is damaged, of another spec or of other networks, and all of it goes into a folder `set_aside`. A
-        line for each file says what was wrong with it.
+        Such files are damaged, or of another spec or other networks; they go into a folder `set_aside`.
+        Returns a line for each file, saying what was wrong with it.
         """
         lines = [self._set_aside(path, why) for path, why in self._foreign_table()]
         for shard in shards:
@@ -207,13 +208,13 @@ class Run:
         with told_of(self.folder):
             to.parent.mkdir(exist_ok=True)
             path.replace(to)
-        return f"{place}: {why}: moved to {to}, and made again"
+        return f"{place}: {why}: moved to {to}; it is made again"
 
     def _foreign_table(self) -> Iterator[tuple[Path, str]]:
-        """The manifest and the instances table that are here, where they are not this run's, and why."""
+        """The manifest and the instances table if they are not this run's, and why."""
         manifest, table = self.folder / "manifest.json", self.folder / "instances.parquet"
         if not (manifest.exists() and table.exists()):
-            return  # what is lost is not foreign
+            return  # a missing file is not foreign
         try:
             self._read_table(self._read_manifest())
         except _NotOursError as why:
@@ -229,17 +230,17 @@ class Run:
         return self.folder / name
 
     def _key(self, kind: str, number: int, data: bytes) -> str:
-        """A checksum of `data` as part of this run: the same bytes of another run or shard have another."""
+        """A checksum of `data` in this run: the same bytes in another run or shard have a different one."""
         return _digest(f"{self.hash} {kind} {number}\n".encode() + data)
 
     def _paths(self, kind: str, number: int) -> list[Path]:
         return sorted(self.folder.glob(f"{kind}/{number:05d}.*.{_SUFFIX[kind]}"))
 
     def _read(self, path: Path, kind: str, shard: Shard, read: Callable[[bytes, Shard], T]) -> T:
-        """What `read` makes of a stored file of one shard.
+        """The content of a stored file of one shard, parsed by `read`.
 
         Raises:
-            _NotOursError: if it is not what this run has written of this shard.
+            _NotOursError: if this run did not write it for this shard.
         """
         data = _content(path)
         if self._key(kind, shard.number, data) != path.name.split(".")[1]:
@@ -248,11 +249,11 @@ class Run:
             return read(data, shard)
         except _NotOursError:
             raise
-        except Exception as error:  # of many classes: whatever bytes may make of a reader
+        except Exception as error:  # of many classes: arbitrary bytes may raise anything in a reader
             raise _NotOursError(f"cannot be read: {one_line(error)[:200]}") from None
 
     def _whole(self, kind: str, shard: Shard, read: Callable[[bytes, Shard], T]) -> Iterator[T]:
-        """What `read` makes of each file of one shard that is what this run has written."""
+        """The content of each file of one shard that this run wrote, parsed by `read`."""
         for path in self._paths(kind, shard.number):
             with suppress(_NotOursError):
                 yield self._read(path, kind, shard, read)
@@ -264,14 +265,16 @@ class Run:
         """Join the shards into the instances table, in the order of the sweep, and write the manifest.
 
         Raises:
-            InputError: if a shard is no longer there, or a file cannot be written.
+            InputError: if a shard is no longer stored, or a file cannot be written.
         """
         tables = [self._shard(shard) for shard in shards]
         there = [table for table in tables if table is not None]
         if len(there) < len(shards):
             lost = next(shard.number for shard, table in zip(shards, tables, strict=True) if table is None)
-            raise InputError(f"{self.folder}: shard {lost} was removed or changed; the same command goes on")
-        # of a model that is calculated nothing says whether it was compiled
+            raise InputError(
+                f"{self.folder}: shard {lost} was removed or changed; run the same command again"
+            )
+        # a calculated model has no information on compiling
         compiled = [table.attrs["compiled"] for table in there if "compiled" in table.attrs]
         table = pd.concat(there).sort_index()
         table.attrs = {}
@@ -296,7 +299,7 @@ class Run:
         }
         manifest["digest"] = _manifest_digest(manifest)
         self._write("manifest.json", json.dumps(manifest, indent=1).encode())
-        for shard in shards:  # of a run that was killed just before it removed them
+        for shard in shards:  # left by a run that was killed just before removing them
             self.forget_partial(shard)
         with suppress(OSError):
             (self.folder / "partial").rmdir()
@@ -325,7 +328,7 @@ class Run:
     def _read_table(self, manifest: dict[str, Any]) -> pd.DataFrame:
         data = _content(self.folder / "instances.parquet")
         if _digest(data) != manifest["instances_digest"]:
-            raise _NotOursError("the table is damaged, or of another run than its manifest")
+            raise _NotOursError("the table is damaged, or belongs to another run than its manifest")
         try:
             table = pd.read_parquet(io.BytesIO(data))
         except Exception as error:  # of many classes
@@ -336,7 +339,7 @@ class Run:
         return table
 
     def why_incomplete(self, shards: list[Shard]) -> str | None:
-        """Why this run would train something: shards missing, spec or versions changed. None if complete."""
+        """Why this run would train something: missing shards, changed spec or versions. None if complete."""
         if self.table() is not None:
             return None
         if foreign := next(self._foreign_table(), None):
@@ -344,7 +347,11 @@ class Run:
         missing = [shard.number for shard in shards if not self.has(shard)]
         if len(missing) < len(shards):
             shown = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
-            return f"{len(missing)} of {len(shards)} shards missing: {shown}" if missing else "not joined yet"
+            return (
+                f"{len(missing)} of {len(shards)} shards missing: {shown}"
+                if missing
+                else "all shards stored, but not joined yet"
+            )
         others = []
         for path in self.variant.glob("*"):
             with suppress(_NotOursError):
@@ -356,12 +363,12 @@ class Run:
 
 
 def variant_of(profile: str, control: str | None) -> str:
-    """The name of the folder of all runs of a profile, or of one of its controls."""
+    """The name of the folder for all runs of a profile, or of one of its controls."""
     return profile if control is None else f"{profile}-{control}"
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
-    """The manifest of the run that was finished in `folder`, of whatever spec; None if there is none."""
+    """The manifest of the run finished in `folder`, of any spec; None if there is none."""
     try:
         return _manifest(folder)
     except _NotOursError:
@@ -369,7 +376,7 @@ def finished(folder: Path) -> dict[str, Any] | None:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that make the numbers."""
+    """The versions of Python and of the packages that decide the numbers."""
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _VERSIONED},
@@ -377,7 +384,7 @@ def versions() -> dict[str, str]:
 
 
 def _changes(old: Any, new: Any, key: str = "") -> list[str]:
-    """The keys at which two specs differ, with both values where they are short."""
+    """The keys in which two specs differ, with both values if these are short."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted({*old, *new})
         return [c for k in keys for c in _changes(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
@@ -393,7 +400,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     """The manifest in `folder`.
 
     Raises:
-        _NotOursError: if there is none, or not as `Run.finish` has written it.
+        _NotOursError: if there is none, or it is not as written by `Run.finish`.
     """
     try:
         manifest: dict[str, Any] = json.loads(_content(folder / "manifest.json"))
@@ -406,13 +413,13 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _manifest_digest(manifest: dict[str, Any]) -> str:
-    """Of all but the digest itself."""
+    """The digest of everything but the digest itself."""
     rest = {key: value for key, value in manifest.items() if key != "digest"}
     return _digest(json.dumps(rest, sort_keys=True).encode())
 
 
 def _identity(shard: Shard) -> dict[str, Any]:
-    """What a partly trained shard must be of to go on: the same rows, by the same versions."""
+    """What must be the same for a partly trained shard to be resumed: rows and versions."""
     return {"rows": shard.rows.index.tolist(), "versions": versions()}
 
 
@@ -427,7 +434,7 @@ def _to_bytes(table: pd.DataFrame) -> bytes:
 
 
 def _same_numbers(table: pd.DataFrame, other: pd.DataFrame) -> bool:
-    """Whether two tables have the same numbers; `other` may have further columns, those of other shapes."""
+    """Whether two tables have the same numbers; `other` may have more columns, those of other shapes."""
     other = other.reindex(index=table.index, columns=table.columns)
     return bool((table.eq(other) | (table.isna() & other.isna())).to_numpy().all())
 
@@ -456,30 +463,30 @@ def _weights(data: bytes, shard: Shard) -> tuple[list[int], dict[str, Tensor]]:
 
 
 def _partial(data: bytes, shard: Shard) -> dict[str, Any]:
-    """The state in the file of a shard that is partly trained."""
+    """The state in the file of a partly trained shard."""
     stored = torch.load(io.BytesIO(data), weights_only=True)
     if stored["of"] != _identity(shard):
-        raise _NotOursError("of other networks, or by other versions of the packages")
+        raise _NotOursError("of other networks, or made by other versions of the packages")
     state: dict[str, Any] = stored["state"]
     return state
 
 
 def _check_rows(table: pd.DataFrame, rows: pd.DataFrame) -> None:
-    """See that `table` is of the instances `rows`, each once and in their order.
+    """Check that `table` has exactly the instances `rows`, in their order.
 
     Raises:
-        _NotOursError: if not.
+        _NotOursError: if it has not.
     """
     if not table.index.equals(rows.index):
-        raise _NotOursError(f"has {len(table):,} rows that are not the {len(rows):,} of the sweep")
+        raise _NotOursError(f"its {len(table):,} rows are not the {len(rows):,} rows of the sweep")
     for name in rows:
         if name not in table or not _equal(table[name], rows[name]):
-            raise _NotOursError(f"its column {name!r} is not that of the sweep")
+            raise _NotOursError(f"its column {name!r} differs from the sweep")
 
 
 def _equal(column: "pd.Series[Any]", wanted: "pd.Series[Any]") -> bool:
     if wanted.dtype.kind in "iufb":
         return column.dtype == wanted.dtype and bool((column == wanted).all())
-    # texts, and lists of values, which a file gives back as arrays
+    # strings, and lists of values, which are read back from a file as arrays
     texts = (json.dumps(one.tolist(), default=lambda value: value.tolist()) for one in (column, wanted))
     return len(set(texts)) == 1

@@ -23,13 +23,14 @@ from common.specs.spec import Spec
 from common.specs.sweep import Shard, costs, shards
 from common.system.compiling import UNCOMPILED
 from common.system.machine import processors
+from common.system.text import counted
 
 
 class Devices(NamedTuple):
-    """Where shards are trained: `n` GPUs, or `n` worker processes on the CPU, one shard each at a time.
+    """Where shards are trained: `n` GPUs, or `n` worker processes on the CPU, each with one shard at a time.
 
-    A CPU worker has one thread: four threads on such small networks are no faster than one when the machine
-    is otherwise idle and many times slower when it is not, and with one a result does not depend on `n`.
+    A CPU worker has one thread: on such small networks four threads are no faster than one when the machine
+    is otherwise idle, and many times slower when it is not; and with one thread results do not depend on `n`.
     """
 
     accelerator: str
@@ -37,21 +38,21 @@ class Devices(NamedTuple):
 
     @classmethod
     def choose(cls, accelerator: str = "auto", count: int | None = None) -> "Devices":
-        """All GPUs if there are any, else all processors, unless said otherwise.
+        """All GPUs if there are any, else all processors, unless the arguments say otherwise.
 
         Raises:
-            ValueError: if a GPU is asked for and there is none, or fewer than asked for.
+            ValueError: if there are fewer GPUs than asked for.
         """
         n_gpus = torch.cuda.device_count()
         if accelerator == "auto":
             accelerator = "cuda" if n_gpus else "cpu"
         available = n_gpus if accelerator == "cuda" else processors()
         if accelerator == "cuda" and available < (count or 1):
-            raise ValueError(f"{count or 1} GPUs asked for, this machine has {available}")
+            raise ValueError(f"{counted(count or 1, 'GPU')} asked for, but this machine has {available}")
         return cls(accelerator, count or available)
 
     def __str__(self) -> str:
-        """Name the device class, as the manifest has it."""
+        """The name of the device class, as in the manifest."""
         return torch.cuda.get_device_name(0) if self.accelerator == "cuda" else "CPU"
 
     def train_shards(
@@ -65,7 +66,7 @@ class Devices(NamedTuple):
         noted: set[tuple[int, str]] = set()
 
         def note(run: Run, text: str) -> None:
-            # why nothing is compiled here, or kept from denormals, holds for all runs
+            # why nothing is compiled here, or denormals are kept, holds for all runs
             key = (0 if text.startswith((UNCOMPILED, KEEPS_DENORMALS)) else id(run), text)
             if key not in noted:
                 noted.add(key)
@@ -106,35 +107,35 @@ class Devices(NamedTuple):
             except BrokenProcessPool:
                 raise broken(pool) from None
             except BaseException:
-                # also in the middle of a shard: Lightning would catch a SIGTERM and train on. Shards are on
-                # disk whole or not at all
+                # also in the middle of a shard, as Lightning would catch a SIGTERM and continue training.
+                # Shards are stored whole or not at all
                 kill(pool)
                 raise
 
 
 class Progress:
-    """What training tells of itself while it goes on; this one keeps to itself how far it is."""
+    """Receives the progress of training; this base class shows only notes, as warnings."""
 
     def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
-        """A shard has done so many network-steps since the last call, or can leave them out."""
+        """A shard has done this many network-steps since the last call, or can leave them out."""
 
     def finished(self, run: Run, shard: Shard, table: pd.DataFrame) -> None:
         """A shard is trained and stored, with these rows of the instances table."""
 
     def noted(self, run: Run, note: str) -> None:
-        """Something that someone should know has come up in training, a line; said once for each run."""
+        """A line on something in training that the user should know; given once for each run."""
         warnings.warn(note, stacklevel=2)
 
 
 class Place(Protocol):
-    """Where shards are trained, this machine's devices or others; as text, their class."""
+    """Where shards are trained: this machine's devices or others; `str` names their class."""
 
     @property
     def n(self) -> int:
-        """How many devices there are."""
+        """The number of devices."""
 
     def train_shards(self, todo: list[tuple[Run, Shard]], progress: Progress) -> Generator[tuple[Run, Shard]]:
-        """Train and store shards, on all devices at once; yields each as it is done."""
+        """Train and store shards, on all devices at once; yields each when it is done."""
 
 
 def work(run: Run) -> int:
@@ -143,12 +144,12 @@ def work(run: Run) -> int:
 
 
 def network_steps(run: Run, some: list[Shard]) -> int:
-    """The network-steps of some of the shards of `run`."""
+    """The network-steps of some shards of `run`."""
     return sum(len(shard.rows) for shard in some) * run.spec.fields.trainer.max_steps
 
 
 def missing(run: Run) -> list[Shard]:
-    """The shards of `run` that are to be trained: not stored, or without the weights to keep."""
+    """The shards of `run` that still have to be trained: not stored, or without weights to keep."""
     complete = run.table() is not None
     if complete and run.keep.empty:
         return []
@@ -158,15 +159,16 @@ def missing(run: Run) -> list[Shard]:
 
 
 def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> None:
-    """Train what is missing of `runs`, and store each one's instances table when it is complete.
+    """Train what is missing in `runs`, and store each run's instances table when it is complete.
 
-    Shards of all runs share the devices, a single one in the order given. On several, one shard of each model
-    goes before: its code is then compiled once, and found by the workers that need it later. Of the rest the
-    dearest go first, so that no device is left with a long one at the end.
-    One that fails stops the rest, keeps all that is done, and raises its error.
+    Shards of all runs share the devices; a single device takes them in the order given. With several devices,
+    one shard of each model goes first: its code is then compiled once, and found by the workers that need it
+    later. The other shards follow with the most expensive first, so that no device is left with a long one at
+    the end. A shard that fails stops the rest and raises its error; finished shards are kept.
 
     Raises:
-        InputError: if another run is writing into one of the folders, one cannot be written, or there is too
+        InputError: if another run is writing into one of the folders, a folder cannot be written, or there is
+        too
             little memory for a single network or for the workers.
     """
     if devices.n > 1:
@@ -177,7 +179,7 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
         for run in runs:
             if run.table() is None or missing(run):
                 locks.enter_context(run.locked())
-        # looked at again: another run may have ended just before
+        # checked again: another run may just have ended
         lacking = {run: missing(run) for run in runs}
         clear(lacking, progress)
         todo = [(run, shard) for run, some in lacking.items() for shard in some]
@@ -195,7 +197,7 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
         for run in runs:
             if not left[id(run)]:
                 finish(run)
-        # closed at once when something fails here: its workers end with it
+        # closed at once when something fails here, which ends its workers
         with closing(devices.train_shards(todo, progress)) as done:
             for run, _ in done:
                 left[id(run)] -= 1
@@ -204,14 +206,14 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
 
 
 def clear(todo: Mapping[Run, list[Shard]], progress: Progress) -> None:
-    """Set aside what lies where the results of these shards go and is not theirs, and tell of it."""
+    """Set aside files that are in the place of these shards' results but not theirs, with a note."""
     for run, some in todo.items():
         for line in run.set_aside(some):
             progress.noted(run, line)
 
 
 def _code(spec: Spec) -> tuple[str, str]:
-    """What of a spec is compiled."""
+    """What identifies the compiled code of a spec."""
     return spec.fields.model.class_path, spec.fields.features.class_path
 
 
@@ -220,7 +222,7 @@ _worker: dict[str, Any] = {}
 
 def _start_worker(reports: "SimpleQueue[tuple[int, int | str]]", numbers: "SimpleQueue[int]") -> None:
     _worker["reports"], _worker["number"] = reports, numbers.get()
-    # a worker has one thread: it compiles in its own process and starts no others
+    # a worker has one thread: it compiles in its own process and starts no other processes
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 
@@ -232,7 +234,7 @@ def _train_in_worker(run: Run, shard: Shard, accelerator: str, position: int) ->
 
 
 def _train_and_store(run: Run, shard: Shard, session: Session) -> pd.DataFrame:
-    """Train one shard in this process, and store it; its rows of the instances table."""
+    """Train one shard in this process, and store it; returns its rows of the instances table."""
     trained = train_shard(run, shard, session, resumes=True)
     run.write_trained(shard, trained.table, trained.state)
     return trained.table

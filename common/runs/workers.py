@@ -1,8 +1,8 @@
-"""Worker processes, forked from one that has imported the large packages: no worker imports them again.
+"""Worker processes, forked from a server that has imported the large packages: no worker imports them again.
 
-Where forking is not safe, each is a new process, and imports them.
+Where forking is not safe, each worker is a new process and imports them itself.
 
-This module imports none of them: the command starts that process before it imports them itself.
+This module imports none of them: the command starts the server before it imports them itself.
 """
 
 import multiprocessing
@@ -22,36 +22,36 @@ from common.system import compiling, streams
 from common.system.machine import START_METHOD, drawing_to_files, processors
 
 WORTH_WORKERS = 4
-"""For so many things to do and more, worker processes save more time than it takes to start them."""
+"""From this many tasks on, worker processes save more time than it takes to start them."""
 
 PACKAGES = ["lightning", "matplotlib.pyplot", "pandas", "scipy.stats", "torch._inductor.compile_fx"]
-"""Not `common`: a worker has that from where the command has it."""
+"""Not `common`: a worker imports it from where the command does."""
 
 ENVIRONMENT = {
-    # there is a worker for each processor: numpy and torch read this when they are imported
+    # there is one worker per processor: numpy and torch read these when they are imported
     **{"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-    # glibc is to keep what is freed, here up to 32 MB at once and 1 GB in all: in some processes it gave the
-    # arrays of each step back to the system, whose new pages then took four times as long as the step
+    # make glibc keep freed memory, up to 32 MB at once and 1 GB in all: in some processes it returned the
+    # arrays of each step to the system, whose new pages then took four times as long as the step
     **{"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)},
     **drawing_to_files(),
 }
-"""What workers have in their environment; other C libraries than glibc do not know its variables."""
+"""Variables in the environment of workers; C libraries other than glibc ignore its variables."""
 
 CONTEXT = multiprocessing.get_context(START_METHOD)
 
 _PUT_OFF = (signal.SIGINT, signal.SIGTERM)
 
 _UNGUARDED = 83
-"""The exit code of a worker that, to begin, would run a script that starts workers: no other of ours."""
+"""The exit code of a worker that would have to run a script that starts workers; used for nothing else."""
 
 _CANNOT_START = (OSError, ImportError, NotImplementedError)
-"""What Python raises where the system lacks the shared memory, semaphores or processes that it needs."""
+"""What Python raises where the system lacks the shared memory, semaphores or processes needed."""
 
 
 def prepare() -> None:
-    """Start the process that workers are forked from, which imports for seconds beside what goes on."""
+    """Start the server that workers are forked from, which imports packages for seconds in parallel."""
     compiling.prepare()
-    resource_tracker.ensure_running()  # when it starts it lets signals come through again
+    resource_tracker.ensure_running()  # when it starts, it unblocks signals again
     if START_METHOD == "forkserver":
         CONTEXT.set_forkserver_preload(PACKAGES)
         with starting():
@@ -59,7 +59,7 @@ def prepare() -> None:
 
 
 def prepare_early() -> None:
-    """`prepare`, where that is possible: where it is not, whoever then needs workers is told."""
+    """`prepare` if possible; if not, whoever needs workers later gets the error."""
     with suppress(*_CANNOT_START):
         prepare()
 
@@ -67,8 +67,8 @@ def prepare_early() -> None:
 def workers(n: int, start: Callable[..., Any] | None = None, *arguments: Any) -> ProcessPoolExecutor:
     """A pool of `n` processes, each of which first calls `start` with these arguments.
 
-    They get no SIGINT or SIGTERM, which are for the command, and end with it, however that ends. Submit to it
-    while `starting`, as that starts them.
+    They get no SIGINT or SIGTERM, which are for the command, and end when it ends, in whatever way. Submit
+    tasks inside `starting`, because submitting starts them.
 
     Raises:
         InputError: if this system cannot start any.
@@ -81,7 +81,7 @@ def workers(n: int, start: Callable[..., Any] | None = None, *arguments: Any) ->
 
 @contextmanager
 def startable(instead: str = "`--devices 1` trains in one process") -> Iterator[None]:
-    """Say in one line of an error in here that this system cannot start workers, and what can be done.
+    """Report in one line an error in this context: workers cannot be started, and what can be done.
 
     Raises:
         InputError: for such an error.
@@ -92,15 +92,15 @@ def startable(instead: str = "`--devices 1` trains in one process") -> Iterator[
         from common.errors import InputError, one_line
 
         raise InputError(
-            f"worker processes cannot be started: {one_line(error)} (on Linux: is /dev/shm there, and can "
-            f"one write to it?); {instead}"
+            f"worker processes cannot be started: {one_line(error)} (on Linux, does /dev/shm exist, and is "
+            f"it writable?); {instead}"
         ) from error
 
 
 def end_if_starting() -> None:
-    """End this process if it is a worker that still begins, and runs the command's script to do so.
+    """End this process if it is a worker that is still starting and runs the command's script to do so.
 
-    The script must have its work below `if __name__ == "__main__":`, and this one has not.
+    A script must have its work below `if __name__ == "__main__":`, and this one does not.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         os._exit(_UNGUARDED)
@@ -108,12 +108,12 @@ def end_if_starting() -> None:
 
 @contextmanager
 def spread(n: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """A `map` for `n` things to do: with few Python's own, with many one that starts all on all processors.
+    """A `map` for `n` tasks: Python's own for few, one that uses all processors for many.
 
-    Where no workers can be started it is Python's own as well. An error in this context ends the workers.
+    It is also Python's own where no workers can be started. An error in this context ends the workers.
 
     Raises:
-        InputError: if a worker ends before its work does.
+        InputError: if a worker ends before its work is done.
     """
     pool = _pool(min(processors(), n)) if n >= WORTH_WORKERS else None
     if pool is None:
@@ -135,7 +135,7 @@ def spread(n: int) -> Iterator[Callable[..., Iterator[Any]]]:
 
 
 def _pool(n: int) -> ProcessPoolExecutor | None:
-    """A pool of `n` workers, one of them started; None where the system cannot start any."""
+    """A pool of `n` workers, one of them started; None if the system cannot start any."""
     from common.errors import InputError
 
     with suppress(InputError):
@@ -153,39 +153,39 @@ def kill(pool: ProcessPoolExecutor) -> None:
 
 
 def broken(pool: ProcessPoolExecutor) -> Exception:
-    """End `pool`, of which a worker has ended by itself; the error that says how."""
+    """End `pool`, one of whose workers ended unexpectedly; returns the error that says how."""
     from common.errors import InputError
 
     processes = list(pool._processes.values())
     kill(pool)
-    pool.shutdown()  # its own thread asks for the exit codes, which can be had once; then they are known
+    pool.shutdown()  # its own thread collects the exit codes, which can be read only once
     return InputError(_why_ended([code for process in processes if (code := process.exitcode) is not None]))
 
 
 def _why_ended(codes: list[int]) -> str:
-    """Why workers ended, as the exit codes of all tell; below 0 they are signals."""
+    """Why workers ended, judging by the exit codes of all; negative ones are signals."""
     if _UNGUARDED in codes:
         return (
-            "workers run the script that starts them: put what it does below `if __name__ == '__main__':`, "
+            "workers run the script that starts them: put its code below `if __name__ == '__main__':`, "
             "or train in one process (devices=1)"
         )
-    kept = "what is finished is kept"
-    # the rest were killed here, or all were and one of them was not
+    kept = "finished work is kept"
+    # the others were killed by `kill`; the one that ended by itself has another exit code
     itself = [code for code in codes if code not in (-signal.SIGKILL, -signal.SIGTERM)]
     if not itself:
         return (
-            "a worker process was killed, most likely by the system as memory ran out; fewer at once need "
-            f"less (--devices); {kept}"
+            "a worker process was killed, most likely by the system because memory ran out; fewer workers "
+            f"need less (--devices); {kept}"
         )
     how = f"by signal {-itself[0]}" if itself[0] < 0 else f"with exit code {itself[0]}"
     with suppress(ValueError):
         how = f"by {signal.Signals(-itself[0]).name}"
-    return f"a worker process has ended before its work was done, {how}; what it said stands above; {kept}"
+    return f"a worker process ended before its work was done, {how}; its output is above; {kept}"
 
 
 def _begin(start: Callable[..., Any] | None, *arguments: Any) -> None:
     threading.Thread(target=_end_with_the_command, daemon=True).start()
-    streams.guard()  # what a model prints may have no reader
+    streams.guard()  # a model may print where nobody reads
     if start is not None:
         start(*arguments)
 
@@ -199,14 +199,14 @@ def _end_with_the_command() -> None:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Processes started in here have the workers' environment, and never get SIGINT and SIGTERM."""
+    """Processes started in this context have the workers' environment, and never get SIGINT or SIGTERM."""
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)
     main = sys.modules["__main__"]
     script = getattr(main, "__file__", None)
     try:
         if script is not None and not Path(script).exists():
-            main.__file__ = None  # a script that came as input, <stdin>, which no worker can run
+            main.__file__ = None  # a script from standard input, <stdin>, which no worker can run
         with uninterrupted():
             yield
     finally:
@@ -219,10 +219,10 @@ def starting() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put SIGINT and SIGTERM off; processes started meanwhile never get them."""
+    """Postpone SIGINT and SIGTERM; processes started in this context never get them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _PUT_OFF)
     came: list[int] = []
-    # another thread, one of numpy's, say, takes a signal that this one blocks, and Python handles it here
+    # another thread, such as one of numpy's, may take a signal that this one blocks; Python handles it here
     handlers = {
         number: signal.signal(number, lambda number, frame: came.append(number))
         for number in (_PUT_OFF if threading.current_thread() is threading.main_thread() else ())

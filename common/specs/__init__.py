@@ -1,1 +1,1 @@
-"""From a YAML file to a checked spec, and to the networks that it asks for."""
+"""From a YAML file to a validated spec, and to the networks that it asks for."""

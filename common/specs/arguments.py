@@ -1,4 +1,4 @@
-"""The arguments of what a spec or a claim names, checked against its signature."""
+"""The arguments of the classes and functions that a spec or claim names, checked against their signatures."""
 
 import inspect
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _GIVEN_AT_RUN_TIME = {"self", "features", "seeds", "params", "optimizer", "table
 
 
 class Argument(NamedTuple):
-    """An argument that a class takes: its type, its default, whether it may vary within an ensemble."""
+    """An argument of a class or function: its type, default, and whether it may vary within an ensemble."""
 
     type: Any
     default: Any
@@ -27,19 +27,19 @@ class Argument(NamedTuple):
 
 
 def class_arguments(function: Callable[..., Any] | None) -> dict[str, Argument]:
-    """The arguments that a spec may give to `function`, by name; none to None."""
+    """The arguments that a spec may give to `function`, by name; none if it is None."""
     if function is None:
         return {}
     owner: Any = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
     if owner is object.__init__:
         return {}
-    # not those of the table and of what it returns: "pd.Series[bool]" means something to a type checker only
+    # without the table and the return type: "pd.Series[bool]" means something only to a type checker
     skipped = {"return", *_GIVEN_AT_RUN_TIME}
     annotations = {name: hint for name, hint in owner.__annotations__.items() if name not in skipped}
     source = SimpleNamespace(__annotations__=annotations)
     try:
         hints = get_type_hints(source, owner.__globals__, include_extras=True)
-    except NameError:  # of a type that is imported for type checkers only
+    except NameError:  # a type that is imported only for type checkers
         hints = {}
     result = {}
     for name, parameter in inspect.signature(owner).parameters.items():
@@ -64,7 +64,7 @@ def given_arguments(
     checked = check_arguments(document, place, known, given.init_args, optional=swept)
     both = sorted(set(given.init_args) & swept & set(known))
     if both:
-        raise document.error((*place, both[0]), "given here and in sweep; keep one")
+        raise document.error((*place, both[0]), "given both here and in sweep; keep one")
     return {k: v for k, v in checked.items() if k not in swept}
 
 

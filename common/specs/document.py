@@ -1,4 +1,4 @@
-"""YAML files as this suite reads them: every value knows its line, every mistake is one line of text."""
+"""YAML files as this suite reads them: every value has its line, every mistake is one line of text."""
 
 import copy
 import difflib
@@ -20,13 +20,13 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """A part of a document: unknown keys and values of another type are refused."""
+    """A part of a document: unknown keys and values of the wrong type are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with `1e-3` a float as YAML 1.2 has it (YAML 1.1 wants `1.0e-3`)."""
+    """PyYAML's safe loader, which reads `1e-3` as a float as YAML 1.2 does (YAML 1.1 wants `1.0e-3`)."""
 
     most_values = 0
     """More values than the text can write out: aliases that name aliases multiply."""
@@ -56,23 +56,23 @@ Loader.add_implicit_resolver(
 )
 
 
-class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # only known when it runs
-    """The same by libyaml, in a tenth of the time; its messages are not those of `Loader`."""
+class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # known only at run time
+    """The same by libyaml, in a tenth of the time; its messages differ from those of `Loader`."""
 
     yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
 
 
 DEEPEST = 5_000
-"""So many lists libyaml can nest without harm: its own recursion has no bound."""
+"""The depth to which libyaml can safely nest lists: its own recursion has no limit."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of what UTF-16 writes a character as: no file can hold it."""
+"""Half of a character's UTF-16 encoding: no UTF-8 file can hold it."""
 
 _COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 
 
 def parse_value(text: str) -> Any:
-    """The value that `text` has in a spec, for values given on the command line.
+    """The value that `text` would have in a spec, for values given on the command line.
 
     Raises:
         InputError: if `text` is not YAML or repeats a key.
@@ -84,7 +84,7 @@ def parse_value(text: str) -> Any:
 
 
 def nearest(key: str, valid: list[str]) -> str:
-    """A hint that names the valid key most like `key`, or all of them."""
+    """A hint that names the valid key closest to `key`, or all valid keys."""
     if not valid:
         return "there are none"
     close = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
@@ -99,7 +99,7 @@ class Document:
     origins: dict[Place, str]
     path: Path
     spellings: dict[Place, str] = field(default_factory=dict)
-    """Of values that the file spells in another way than Python."""
+    """The text of values that the file writes differently from Python."""
 
     @classmethod
     def load(cls, path: Path) -> "Document":
@@ -128,11 +128,11 @@ class Document:
         return cls(data, origins, path, spellings)
 
     def copy(self) -> "Document":
-        """The same, in which values can be replaced without changing this one."""
+        """A copy, whose values can be replaced without changing this document."""
         return Document(copy.deepcopy(self.data), dict(self.origins), self.path)
 
     def apply(self, layer: Place) -> None:
-        """Put each value of the mapping at `layer` where its dotted key says; its lines go with it."""
+        """Put each value of the mapping at `layer` at the place of its dotted key, with its lines."""
         values: Any = self.data
         for part in layer:
             values = values[part]
@@ -147,7 +147,7 @@ class Document:
         It comes from `origin`, and its parts from the origins `inner` where they are known.
 
         Raises:
-            InputError: if a part of `dotted` on the way is not a mapping or a list.
+            InputError: if an inner part of `dotted` is neither a mapping nor a list.
         """
         *parents, last = dotted.split(".")
         target: Any = self.data
@@ -158,7 +158,7 @@ class Document:
             if isinstance(target, list) and not (isinstance(step, int) and step < len(target)):
                 raise InputError(f"{origin}: {dotted}: a list of {len(target)} has no item {part!r}")
             if not isinstance(target, (dict, list)):
-                raise InputError(f"{origin}: {dotted}: {'.'.join(map(str, place[:-1]))} holds no keys")
+                raise InputError(f"{origin}: {dotted}: {'.'.join(map(str, place[:-1]))} is not a mapping")
             if len(place) <= len(parents):
                 if isinstance(target, dict) and step not in target:
                     raise InputError(f"{origin}: {dotted}: no key {part!r}; {nearest(part, list(target))}")
@@ -169,14 +169,14 @@ class Document:
         self.origins[place] = origin
 
     def written(self, place: Place) -> str:
-        """The text, number or truth value at `place` as the file has it."""
+        """The text, number or boolean at `place` as written in the file."""
         value: Any = self.data
         for part in place:
             value = value[part]
         return self.spellings.get(place, str(value))
 
     def error(self, place: Place, message: str) -> InputError:
-        """The error that says `message` of the value at `place`, or of the nearest value around it."""
+        """The error with `message` about the value at `place`, or about the nearest value around it."""
         origin, key = self._origin(place), ".".join(map(str, place))
         return InputError(f"{origin}: {key}: {message}" if key else f"{origin}: {message}")
 
@@ -195,11 +195,11 @@ class Document:
         try:
             return model.model_validate(self.data if data is None else data)
         except ValidationError as errors:
-            # an unknown key first: that another one is missing may be its consequence
+            # an unknown key first: a missing key may be its consequence
             mistakes = sorted(errors.errors(), key=lambda error: error["type"] != "extra_forbidden")
-            # pydantic adds names of union members to the place: keep what stands in the document
+            # pydantic adds names of union members to the place: keep what is in the document
             places = [self._known((*at, *error["loc"])) for error in mistakes]
-            # of the members of a union, the one that fits furthest down
+            # among the members of a union, the one that fits furthest down
             within = [i for i, p in enumerate(places) if p[: len(places[0])] == places[0]]
             furthest = max(within, key=lambda i: len(places[i]))
             first, place = mistakes[furthest], places[furthest]
@@ -209,7 +209,7 @@ class Document:
             if first["type"] == "missing":
                 raise self.error((*at, *first["loc"]), "missing key") from None
             message = re.sub(r" or instance of \w+| after validation", "", first["msg"])
-            # in the words of a file, not of Python
+            # in the terms of a file, not of Python
             message = message.removeprefix("Value error, ").replace("valid dictionary", "mapping, KEY: VALUE")
             message = message.replace("dictionary", "mapping")
             given = repr(first["input"])
@@ -243,7 +243,7 @@ def _compose(text: str, loader: Loader) -> yaml.Node | None:
     # each bracket, and each column of what a line starts with, may be a list inside another
     starts = (len(line) - len(line.lstrip(" -?:")) for line in text.splitlines())
     if text.count("[") + text.count("{") + max(starts, default=0) < DEEPEST:
-        with suppress(yaml.YAMLError):  # which is told by the other one
+        with suppress(yaml.YAMLError):  # the other loader reports it
             node: yaml.Node | None = _FastLoader(text).get_single_node()
             return node
     return loader.get_single_node()
@@ -258,22 +258,26 @@ def _construct(
     name: str,
     around: tuple[yaml.Node, ...],
 ) -> Any:
-    """The value of `node`, which stands inside the nodes `around`; each alias gets a value of its own."""
+    """The value of `node`, which is inside the nodes `around`; each alias gets its own value."""
     line = node.start_mark.line + 1
     origins.setdefault(place, f"{name}:{line}")
     if len(origins) > loader.most_values:
-        raise InputError(f"{name}:{line}: aliases make this too large; write out what is meant")
+        raise InputError(f"{name}:{line}: aliases make this file too large; write the values out")
     if node in around:
-        raise InputError(f"{origins[place]}: {'.'.join(map(str, place))}: an alias to what it stands in")
+        raise InputError(
+            f"{origins[place]}: {'.'.join(map(str, place))}: an alias inside the node that it refers to"
+        )
     if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
-        raise InputError(f"{name}:{line}: the tag {node.tag!r} is not read; write plain mappings and lists")
+        raise InputError(
+            f"{name}:{line}: the tag {node.tag!r} is not supported; write plain mappings or lists"
+        )
     around = (*around, node)
     if isinstance(node, yaml.MappingNode):
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if key_node.tag == "tag:yaml.org,2002:merge":
-                raise InputError(f"{name}:{line}: <<: keys are not merged; write them out")
+                raise InputError(f"{name}:{line}: merge keys (<<) are not supported; write the keys out")
             key = _scalar(loader, key_node, name)
             if not isinstance(key, str):
                 raise InputError(f"{name}:{line}: {key!r}: a key must be a string; put it in quotes")
@@ -298,21 +302,23 @@ _OCTAL = re.compile(r"[-+]?0[0-9_]+|[-+]?0o.*")
 def _scalar(loader: Loader, node: yaml.Node, name: str) -> Any:
     line = node.start_mark.line + 1
     if isinstance(node, yaml.ScalarNode) and (half := _SURROGATE.search(node.value)):
-        raise InputError(f"{name}:{line}: \\u{ord(half[0]):X} is no character; write the character itself")
+        raise InputError(f"{name}:{line}: \\u{ord(half[0]):X} is not a character; write the character itself")
     if node.tag == "tag:yaml.org,2002:int" and _OCTAL.fullmatch(node.value) and node.value.strip("+-0_"):
         raise InputError(
-            f"{name}:{line}: {node.value[:80]}: a zero in front makes it octal to some readers of YAML; "
+            f"{name}:{line}: {node.value[:80]}: some YAML readers take a leading zero as octal; "
             "write the number without it, or in quotes if it is text"
         )
     try:
         value = loader.construct_object(node, deep=True)
         if isinstance(value, float) and value == 0 and re.match("[^eE]*[1-9]", node.value):
             raise InputError(
-                f"{name}:{line}: {node.value[:80]} is too small for a number and would be read as 0"
+                f"{name}:{line}: {node.value[:80]} is too small for a float and would be read as 0"
             )
         return value
     except yaml.constructor.ConstructorError:
-        raise InputError(f"{name}:{line}: the tag {node.tag!r} is not read; write plain values") from None
+        raise InputError(
+            f"{name}:{line}: the tag {node.tag!r} is not supported; write plain values"
+        ) from None
     except InputError:
         raise
     except (AttributeError, KeyError, ValueError):  # 2022-13-01 looks like a date, 0x_ like a number

@@ -1,4 +1,4 @@
-"""A spec as it is written, before anything that it names is imported: `read_draft(document)`."""
+"""A spec as written, before anything that it names is imported: `read_draft(document)`."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from common.specs.fields import Fields, n_networks
 
 
 class Draft(NamedTuple):
-    """A spec with one profile, overrides and at most one control applied: its keys are checked, no class."""
+    """A spec with one profile, overrides and at most one control applied: keys are checked, not classes."""
 
     document: Document
     fields: Fields
@@ -22,10 +22,9 @@ def read_draft(
     control: str | None = None,
     overrides: Mapping[str, tuple[Any, str]] | None = None,
 ) -> Draft:
-    """The spec in `document` as `profile`, then `overrides` and then `control` change it.
+    """The spec in `document` as changed by `profile`, then `overrides`, then `control`.
 
-    `document` stays as it is. `overrides` maps dotted keys to a value and to where it comes from (for
-    messages).
+    `document` is not changed. `overrides` maps dotted keys to a value and its source (for messages).
 
     Raises:
         InputError: for the first mistake that can be seen without its classes, with its file, line and key.
@@ -43,7 +42,7 @@ def read_draft(
         fields = document.validate(Fields)
     trainer = document.data.get("trainer")
     if isinstance(trainer, dict) and any(key.startswith("trainer.logger.") for key in overrides or {}):
-        trainer.setdefault("logger", {})  # no spec needs one, so there is none whose parts could be set
+        trainer.setdefault("logger", {})  # a spec need not have a logger whose keys could be set
     if isinstance(trainer, dict) and isinstance(trainer.get("logger"), dict):
         trainer["logger"].setdefault("init_args", {})
     for key, (value, origin) in (overrides or {}).items():
@@ -59,12 +58,12 @@ def read_draft(
     _check_limits(document, fields)
     seeds = fields.seeds
     if isinstance(seeds, list) and (not seeds or len(set(seeds)) < len(seeds)):
-        raise document.error(("seeds",), "expected at least one seed and no seed twice")
+        raise document.error(("seeds",), "expected at least one seed, and no seed twice")
     return Draft(document, fields, profile, control)
 
 
 def _check_limits(document: Document, fields: Fields) -> None:
-    """Refuse a sweep that is too large, before anything is made of it."""
+    """Refuse a sweep that is too large, before it is expanded."""
     limits = fields.limits
     for key, asked, unit in (
         ("networks", n_networks(fields), "networks"),

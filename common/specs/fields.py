@@ -1,4 +1,4 @@
-"""The keys of a spec as they stand in its file: `load_fields(path)`, which imports nothing they name."""
+"""The keys of a spec as in its file: `load_fields(path)`, which imports nothing that they name."""
 
 import math
 import re
@@ -17,7 +17,7 @@ NOT_FACTORS = {"part", "optimizer"}
 
 
 class ClassSpec(Strict):
-    """A class and its arguments, as Lightning's command line writes them."""
+    """A class and its arguments, in the format of Lightning's command line."""
 
     class_path: str
     """The class, as `package.module.Class`."""
@@ -26,21 +26,21 @@ class ClassSpec(Strict):
 
 
 class TrainerSpec(Strict):
-    """How long each network is trained, and what is logged meanwhile, which changes no result."""
+    """How long each network is trained, and what is logged, which changes no result."""
 
     max_steps: Annotated[int, Field(gt=0, lt=2**63)]
     """The number of optimiser steps."""
     stop_when_settled: bool = False
-    """End training as soon as no network's outcome can change any more, as the model's `settled()` says."""
+    """Stop training once no network's outcome can change any more, according to the model's `settled()`."""
     compile: bool = True
-    """Compile loss and gradient: steps are then several times faster. Short runs are faster without, as
-    compiling takes up to a minute for each shape of network."""
+    """Compile loss and gradient: steps are then several times faster. Short runs are faster without
+    compiling, which takes up to a minute for each shape of network."""
     logger: ClassSpec | None = None
     """One of Lightning's loggers (`CSVLogger`; `TensorBoardLogger` where tensorboard is installed). While a
-    shard is trained it gets the mean and quantiles of the networks' losses. Each shard has its own folder, in
-    `logs/` of the run's folder unless `save_dir` names another."""
+    shard is trained, it receives the mean and quantiles of the networks' losses. Each shard has its own
+    folder, in `logs/` of the run's folder unless `save_dir` names another."""
     log_every_steps: PositiveInt = 100
-    """The number of steps between two entries of the logger."""
+    """The number of steps between two log entries."""
 
 
 def _name(text: str) -> str:
@@ -50,18 +50,18 @@ def _name(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
-"""What a profile or a control is called: part of a folder's name."""
+"""The name of a profile or a control: part of a folder's name."""
 
 
 class Control(Strict):
-    """A run broken on purpose: what is set, why, and the claims that must then not be reproduced."""
+    """A run that is broken on purpose: what is changed, why, and the claims that it must fail."""
 
     why: str
     """Why the claims cannot hold in this run."""
     set: dict[str, Any] = Field(min_length=1)
-    """What is broken: dotted keys of the spec and their values. Applied last, after profile and `--set`."""
+    """What is changed: dotted keys of the spec and their values. Applied last, after profile and `--set`."""
     rejects: list[str] = Field(min_length=1)
-    """The names of the claims that this run must not reproduce."""
+    """The names of the claims that this run must fail: on it they must not be reproduced."""
 
     @model_validator(mode="after")
     def _names_each_once(self) -> Self:
@@ -71,14 +71,14 @@ class Control(Strict):
 
 
 class Limits(Strict):
-    """What is taken for a mistake when a spec asks for more, before it fills the memory."""
+    """Sizes beyond which a spec is taken for a mistake, before it fills the memory."""
 
     networks: PositiveInt = 1_000_000
     """The most networks that the sweep may ask for."""
     shapes: PositiveInt = 1_000
     """The most shapes of network, summed over the entries of the sweep."""
     size: PositiveInt = 50_000_000
-    """The largest product of the number of features and any whole number among the arguments of model and
+    """The largest product of the number of features and any integer among the arguments of model and
     features, such as the number of hidden units."""
 
 
@@ -88,22 +88,22 @@ NOTHING = ClassSpec(class_path="")
 class Fields(Strict):
     """The keys of a spec.
 
-    `features`, `optimizer`, `lr_scheduler` and `trainer` belong to networks that are trained. A model that is
-    calculated (an equation solved, a construction by hand) has none of them.
+    `features`, `optimizer`, `lr_scheduler` and `trainer` apply to networks that are trained. A model that is
+    calculated (the solution of an equation, a construction by hand) has none of them.
     """
 
     title: str
-    """What is replicated, in a line."""
+    """What is replicated, in one line."""
     paper: str
     """The key of the paper in the folder's `citation.bib`."""
     version: PositiveInt
-    """Raised whenever a change of the model changes its numbers: results are stored under a hash of the spec,
-    and the code is not part of it."""
+    """Raise it whenever a change of the model's code changes its numbers: results are stored under a hash of
+    the spec, and the code is not part of it."""
     code: str
     """The dotted name of the module with the estimates, theory and figures of this replication."""
     plain: str | None = None
-    """The dotted name of a module whose `train(rows, steps)` trains the same networks in a plain loop, for
-    `replicate bench` to compare with."""
+    """The dotted name of a module whose `train(rows, steps)` trains the same networks in a plain loop, with
+    which `replicate bench` compares."""
     model: ClassSpec
     """The networks: a class derived from `common.ensemble.Ensemble`, or from `common.computed.Computed` where
     nothing is trained."""
@@ -113,11 +113,11 @@ class Fields(Strict):
     optimizer: ClassSpec = NOTHING
     """A class derived from `torch.optim.Optimizer`."""
     lr_scheduler: ClassSpec | None = None
-    """A learning-rate schedule of torch, advanced after every step. Without one the rate is constant."""
+    """A learning-rate schedule of torch, advanced after every step; by default the rate is constant."""
     sweep: list[dict[str, Any]] = Field(min_length=1)
     """Which networks are trained: each entry is the product of its factors' values."""
     seeds: PositiveInt | list[_Seed]
-    """How many seeds, from 0 on, or a list of them. Each combination of factors is trained with each seed."""
+    """The number of seeds, from 0 on, or a list of them. Each combination of factors is trained with each."""
     trainer: TrainerSpec = TrainerSpec(max_steps=1)
     """How long the networks are trained, and what is logged."""
     shard_size: PositiveInt = 4096
@@ -125,19 +125,19 @@ class Fields(Strict):
     shard_weights: PositiveInt | None = None
     """The most weights that one Trainer run trains; unlimited by default."""
     limits: Limits = Limits()
-    """Bounds that a spec is refused beyond, which may be raised here."""
+    """Limits beyond which a spec is refused; they can be raised here."""
     watch: str | None = None
-    """A column of the instances table: a run in progress shows its mean over the finished networks of each
-    shape."""
+    """A column of the instances table: while a run is in progress, its mean over the finished networks of
+    each shape is shown."""
     profiles: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     """Named variants of the replication: for each, dotted keys of the spec and the values that replace those
     of the full profile."""
     controls: dict[Name, Control] = Field(default_factory=dict)
-    """Named runs that are broken on purpose."""
+    """Named runs that are broken on purpose, each with the claims that it must fail."""
 
 
 class Range(Strict):
-    """`count` values of a factor from `start` to `stop`, both included, evenly spaced on the axis named."""
+    """`count` values of a factor from `start` to `stop`, both included, evenly spaced as `spacing` says."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -148,7 +148,7 @@ class Range(Strict):
     count: int = Field(ge=2)
     """The number of values, both ends included."""
     spacing: Literal["linear", "log"] = "linear"
-    """Whether the values or their logarithms are evenly spaced."""
+    """Whether the values (linear) or their logarithms (log) are evenly spaced."""
 
     @model_validator(mode="after")
     def _has_logarithms(self) -> Self:
@@ -157,7 +157,7 @@ class Range(Strict):
         return self
 
     def values(self) -> list[float]:
-        """The values, ascending or descending as `start` and `stop` say."""
+        """The values, in the order from `start` to `stop`."""
         space = np.geomspace if self.spacing == "log" else np.linspace
         return [float(value) for value in space(self.start, self.stop, self.count)]
 
@@ -166,13 +166,13 @@ def load_fields(path: Path) -> Fields:
     """The keys of the spec in the file `path`, read without importing what it names.
 
     Raises:
-        InputError: for the first key that is unknown, missing or of another type.
+        InputError: for the first key that is unknown, missing or of the wrong type.
     """
     return Document.load(path).validate(Fields)
 
 
 def n_networks(fields: Fields) -> int:
-    """How many networks the sweep of a spec asks for."""
+    """The number of networks that the sweep of a spec asks for."""
 
     def count(value: Any) -> int:
         if isinstance(value, dict):

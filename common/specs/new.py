@@ -16,12 +16,12 @@ _TEMPLATES = SUITE / "common" / "template"
 
 
 def make(root: Path, name: str) -> list[Path]:
-    """Make the replication `name` (`paper/result`) below `root`; the files made.
+    """Create the replication `name` (`paper/result`) below `root`; returns the files created.
 
-    What the paper's other results share is made where it is missing, and otherwise left as it is.
+    Files shared with the paper's other results are created only where they are missing.
 
     Raises:
-        InputError: if the name will not do, or one of the result's own files exists; nothing is then made.
+        InputError: if the name is invalid, or one of the result's own files exists; nothing is then created.
     """
     paper, result = _checked(name)
     folder, expected = root / "replications" / paper, root / "expected" / paper
@@ -37,7 +37,7 @@ def make(root: Path, name: str) -> list[Path]:
         own[folder / f"{model}.py"] = "model.py"
     for path in (*own, expected / f"{result}.record.yaml", expected / f"{result}.samples.parquet"):
         if path.exists():
-            raise InputError(f"{name}: {path} exists; choose another name, or remove it")
+            raise InputError(f"{name}: {path} already exists; choose another name, or remove it")
     shared = {
         folder / "README.md": "README.md",
         folder / "citation.bib": "citation.bib",
@@ -62,23 +62,25 @@ def make(root: Path, name: str) -> list[Path]:
 
 
 def _checked(name: str) -> list[str]:
-    """The paper and the result of `name`, of which Python modules can be called."""
+    """The paper and the result in `name`, which must be valid names of Python modules."""
     parts = name.split("/")
     if len(parts) != 2:
         raise InputError(f"{name}: expected PAPER/RESULT, as in toy_models/phase_diagram")
     for part in parts:
         if not re.fullmatch("[a-z][a-z0-9_]*", part) or keyword.iskeyword(part):
             raise InputError(
-                f"{name}: {part!r} cannot name a Python module here; "
-                "expected lower-case letters, digits and _, a letter first, and no keyword"
+                f"{name}: {part!r} is not a valid name for a Python module here; "
+                "expected lower-case letters, digits and _, starting with a letter, and not a keyword"
             )
     if parts[1] == "model":
-        raise InputError(f"{name}: model.py is the paper's model; choose another name for the result")
+        raise InputError(
+            f"{name}: model.py is reserved for the paper's model; choose another name for the result"
+        )
     return parts
 
 
 def _key(path: Path) -> str | None:
-    """The key of the first paper in `path`, as YAML; None if there is no such file."""
+    """The key of the first paper in `path`, written as YAML; None if there is no such file."""
     if not path.exists():
         return None
     key = next(iter(load_citations(path).papers))
@@ -87,7 +89,7 @@ def _key(path: Path) -> str | None:
 
 
 def _package(folder: Path) -> str:
-    """The dotted name of the modules in a paper's folder, whose root may be a package's folder."""
+    """The dotted name of the package of a paper's folder, whose root may itself be in a package."""
     root = folder.resolve().parents[1]
     parts = ["replications", folder.name]
     while (root / "__init__.py").exists():

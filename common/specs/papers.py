@@ -1,4 +1,4 @@
-"""The papers behind the replications, as their `citation.bib` have them."""
+"""The papers behind the replications, read from their `citation.bib`."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from common.errors import InputError, one_line
 from common.specs.document import Strict
 
-# Each of these takes what it can and gives nothing back, so that the time is in proportion to the text.
+# Each of these is possessive and never backtracks, so the time is proportional to the text.
 _ENTRY = re.compile(r"@\s*+(\w++)\s*+([{(])\s*+")
 _KEY = re.compile(r"([^\s,{}]++)\s*+(?=[,})])")
 _NAME = re.compile(r'([^\s,={}()"#]++)\s*+=\s*+')
@@ -18,7 +18,7 @@ _NO_PAPERS = {"comment", "preamble", "string"}
 
 
 class Paper(Strict):
-    """A paper, as `citation.bib` has it."""
+    """A paper in a `citation.bib`."""
 
     title: str
     author: str = ""
@@ -44,7 +44,7 @@ def load_papers(root: Path) -> dict[str, Paper]:
 
 
 def load_citations(path: Path) -> Citations:
-    """The file `path`, BibTeX.
+    """Read the BibTeX file `path`.
 
     Raises:
         InputError: if it cannot be read, is not UTF-8, is not BibTeX or has no entry for a paper.
@@ -64,22 +64,22 @@ def load_citations(path: Path) -> Citations:
 
 
 class _Scanner:
-    """Reads BibTeX from front to end, each character once."""
+    """Reads BibTeX from beginning to end, each character once."""
 
     def __init__(self, text: str, path: Path) -> None:
         self.text, self.path = text, path
         self.at = 0
 
     def papers(self) -> dict[str, Paper]:
-        """All entries but those for BibTeX itself."""
+        """All entries except those for BibTeX itself."""
         papers = {}
-        while entry := _ENTRY.search(self.text, self.at):  # what stands between entries is a comment
+        while entry := _ENTRY.search(self.text, self.at):  # text between entries is a comment
             start, self.at = entry.start(), entry.end()
             kind, closing = entry[1].lower(), {"{": "}", "(": ")"}[entry[2]]
             if kind in _NO_PAPERS:
                 self._skip(closing, start)
             else:
-                key = self._take(_KEY, f"expected the key of @{entry[1]}, and a comma")
+                key = self._take(_KEY, f"expected the key of @{entry[1]}, followed by a comma")
                 fields = self._fields(closing, start)
                 known = {name: _plain(fields[name]) for name in Paper.model_fields if name in fields}
                 papers[key] = Paper(**{"title": key, **known})
@@ -106,14 +106,14 @@ class _Scanner:
                 self._skip("}" if first == "{" else '"', start)
                 parts.append(self.text[start + 1 : self.at - 1])
             else:
-                # what a @string stands for is not put in: such names can multiply without end
+                # the value of a @string is not filled in: such names can multiply without end
                 parts.append(self._take(_BARE, "expected a value: {text} or a number"))
             if _JOIN.match(self.text, self.at) is None:
                 return "".join(parts)
             self._pass(_JOIN)
 
     def _skip(self, closing: str, start: int) -> None:
-        """Go on behind the `closing` of what began at `start`; within braces it closes nothing."""
+        """Skip to after the `closing` of what began at `start`; within braces it closes nothing."""
         depth = 0
         for end in _ENDS.finditer(self.text, self.at):
             character = end[0]
@@ -123,7 +123,7 @@ class _Scanner:
             depth += {"{": 1, "}": -1}.get(character, 0)
             if depth < 0:
                 break
-        raise self._error(start, f"what begins here is not closed: a {closing} is missing")
+        raise self._error(start, f"what opens here is not closed: a {closing} is missing")
 
     def _take(self, pattern: re.Pattern[str], expected: str) -> str:
         match = pattern.match(self.text, self.at)

@@ -30,7 +30,7 @@ _LOGGING = {"logger", "log_every_steps"}
 
 
 class Grid(NamedTuple):
-    """One entry of a sweep: the product of its factors' values, and an optimizer if it has its own."""
+    """One entry of a sweep: the product of its factors' values, and its own optimizer if it has one."""
 
     part: str
     factors: dict[str, list[Any]]
@@ -89,20 +89,20 @@ class Spec(NamedTuple):
 
     @property
     def classes(self) -> list[type]:
-        """The classes that it names and that results depend on: of model, features, optimizers, schedule."""
+        """The classes named in the spec that results depend on: model, features, optimizers, schedule."""
         of = self.fields
         optimizers = [of.optimizer, *(grid.optimizer for grid in self.grids)]
         named = [of.model, of.features, of.lr_scheduler, *optimizers]
         return [_import(one.class_path) for one in named if one is not None and one != NOTHING]
 
     def optimizer_of(self, part: str) -> Callable[..., torch.optim.Optimizer]:
-        """What makes the optimizer of this part's networks from their weights."""
+        """The function that makes the optimizer of this part's networks from their weights."""
         own = next(grid.optimizer for grid in self.grids if grid.part == part)
         chosen = own or ClassSpec(class_path=self.fields.optimizer.class_path, init_args=self.optimizer_args)
         return functools.partial(_import(chosen.class_path), **chosen.init_args)
 
     def lr_scheduler_of(self) -> Callable[[torch.optim.Optimizer], LRScheduler] | None:
-        """What makes the schedule of an optimizer's learning rate; None where it is constant."""
+        """The function that makes an optimizer's learning-rate schedule; None if the rate is constant."""
         if self.fields.lr_scheduler is None:
             return None
         return functools.partial(_import(self.fields.lr_scheduler.class_path), **self.lr_scheduler_args)
@@ -110,7 +110,7 @@ class Spec(NamedTuple):
     def logger_of(self, run: Path, name: str, version: str) -> Logger | None:
         """The logger of one shard's training, None if the spec has none.
 
-        It writes to the folder `version` of `run`/logs, or where the spec says `save_dir`, of `name` there.
+        It writes to the folder `version` in `run`/logs, or in `name` below the spec's `save_dir`.
         """
         chosen = self.fields.trainer.logger
         if chosen is None:
@@ -131,7 +131,7 @@ class Spec(NamedTuple):
         """The model of the instances whose factors are `rows` (a value, or a tensor (instances,)).
 
         Raises:
-            ValueError: if the classes refuse the values.
+            ValueError: if a class refuses its values.
         """
         arguments = self.factors(rows)
         given: dict[str, Any] = {k: arguments[k] for k in class_arguments(self.model_class) if k in arguments}
@@ -142,10 +142,10 @@ class Spec(NamedTuple):
         return self.model_class(seeds=seeds, **given)
 
     def resolved(self) -> dict[str, Any]:
-        """What decides the numbers of this spec's results, defaults included: what the hash is taken of."""
+        """What decides the numbers of this spec's results, with defaults: the content of the hash."""
         classes = {"model": self.model_args, "features": self.features_args, "optimizer": self.optimizer_args}
         fields = self.fields
-        # keys that came after the first results do nothing at their defaults, and are left out there
+        # keys added after the first results change nothing at their defaults, where they are left out
         later: dict[str, Any] = {}
         if fields.shard_weights is not None:
             later["shard_weights"] = fields.shard_weights
@@ -176,19 +176,19 @@ def load_spec(
     control: str | None = None,
     overrides: Mapping[str, tuple[Any, str]] | None = None,
 ) -> Spec:
-    """The spec in the file `path`, as `profile`, then `overrides` and then `control` change it.
+    """The spec in the file `path`, as changed by `profile`, then `overrides`, then `control`.
 
     Raises:
-        InputError: for the first mistake, with its file, line and key, and what would be right.
+        InputError: for the first mistake, with its file, line and key, and what is expected.
     """
     return resolve(read_draft(Document.load(path), profile, control, overrides))
 
 
 def resolve(draft: Draft) -> Spec:
-    """The spec that a draft describes: what it names is imported, checked and tried.
+    """The spec that a draft describes: what it names is imported, checked and tried out.
 
     Raises:
-        InputError: for the first mistake, with its file, line and key, and what would be right.
+        InputError: for the first mistake, with its file, line and key, and what is expected.
     """
     document, fields = draft.document, draft.fields
     model_class = _checked_class(document, ("model",), fields.model, Ensemble, Computed)
@@ -203,7 +203,9 @@ def resolve(draft: Draft) -> Spec:
             scheduler_class = _checked_class(document, ("lr_scheduler",), fields.lr_scheduler, LRScheduler)
     for key in ("features", "optimizer", "lr_scheduler", "trainer"):
         if features_class is None and key in fields.model_fields_set:
-            raise document.error((key,), f"{model_class.__name__} is calculated, not trained; leave this out")
+            raise document.error(
+                (key,), f"{model_class.__name__} is calculated, not trained; remove this key"
+            )
     known = {**class_arguments(features_class), **class_arguments(model_class)}
     for i, entry in enumerate(fields.sweep):
         for name in entry:
@@ -228,7 +230,9 @@ def resolve(draft: Draft) -> Spec:
     )
     _check_figures(document, fields.code)
     if fields.trainer.stop_when_settled and model_class.settled is Ensemble.settled:
-        message = f"{model_class.__name__} has no method settled(), which says when its outcome cannot change"
+        message = (
+            f"{model_class.__name__} has no method settled() to say when its outcome can no longer change"
+        )
         raise document.error(("trainer", "stop_when_settled"), message)
     if fields.plain is not None and not hasattr(_module(document, ("plain",), fields.plain), "train"):
         raise document.error(("plain",), f"{fields.plain} has no function train(rows, steps)")
@@ -244,14 +248,14 @@ def _check_figures(document: Document, name: str) -> None:
         raise document.error(("code",), f"{name} has no function figures(table, claims)")
     try:
         signature = inspect.signature(figures)
-    except ValueError:  # of a function in C, which may well take both
+    except ValueError:  # a function in C, which may well take both
         return
     try:
         signature.bind("table", "claims")
     except TypeError:
         names = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
         found = inspect.Signature(names)
-        wanted = "expected figures(table, claims), where claims[NAME] is what expected/ says of a claim"
+        wanted = "expected figures(table, claims), where claims[NAME] is a claim from expected/"
         problem = f"figures{found} does not take the claims; {wanted}"
         if not inspect.isfunction(inspect.unwrap(figures)):
             raise document.error(("code",), problem) from None
@@ -259,24 +263,22 @@ def _check_figures(document: Document, name: str) -> None:
 
 
 def _check_numbers(document: Document, value: Any, place: Place = ()) -> None:
-    """Refuse numbers that networks, which are of float32, would not see as they are written."""
+    """Refuse numbers outside the range of float32, in which networks compute."""
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(inner, (dict, list)):
             _check_numbers(document, inner, (*place, key))
         elif isinstance(inner, float) and not (inner == 0 or _LEAST <= abs(inner) <= _MOST):
-            problem = (
-                f"{inner} is no number of float32; expected 0, or a size from {_LEAST:.2g} to {_MOST:.2g}"
-            )
-            raise document.error((*place, key), problem)
+            sizes = f"expected 0, or a size from {_LEAST:.2g} to {_MOST:.2g}"
+            raise document.error((*place, key), f"{inner} is outside the range of float32; {sizes}")
 
 
 def is_neutral(key: str) -> bool:
-    """Whether no result depends on the dotted `key` of a spec: it says what is logged, shown or too large."""
+    """Whether no result depends on the dotted `key` of a spec: it sets what is logged, shown or refused."""
     return _is_below(key, "watch", "limits", *(f"trainer.{name}" for name in _LOGGING))
 
 
 def is_of_the_setting(key: str) -> bool:
-    """Whether the dotted `key` of a spec is of what the paper did, not of how often and in which pieces."""
+    """Whether the dotted `key` of a spec sets what the paper did, not how often or in which shards."""
     return not (is_neutral(key) or _is_below(key, "seeds", "shard_size", "shard_weights", "trainer.compile"))
 
 
@@ -293,7 +295,9 @@ def _grids(document: Document, fields: Fields, known: dict[str, Argument]) -> li
         if not isinstance(part, (str, int)) or isinstance(part, bool):
             raise document.error(("sweep", i, "part"), f"expected a name, got {part!r}")
         if str(part) in [grid.part for grid in grids]:
-            raise document.error(("sweep", i, "part"), f"another entry is called {part!r} too; name each one")
+            raise document.error(
+                ("sweep", i, "part"), f"another entry is also called {part!r}; give each its own name"
+            )
         for name, value in entry.items():
             place = ("sweep", i, name)
             if name in NOT_FACTORS:
@@ -309,9 +313,11 @@ def _grids(document: Document, fields: Fields, known: dict[str, Argument]) -> li
                 at = place if not isinstance(value, list) else (*place, j)
                 checked = _check_one(document, at, name, model, one)
                 if known[name].varying and isinstance(checked, int) and np.float32(checked) != checked:
-                    raise document.error(at, f"{checked} is no number of float32, which has 7 digits")
+                    raise document.error(
+                        at, f"{checked} cannot be represented in float32, which has 7 digits"
+                    )
                 if repr(checked) in seen:
-                    raise document.error(at, f"{checked} stands here twice; each value once")
+                    raise document.error(at, f"{checked} is listed twice; list each value once")
                 seen.add(repr(checked))
                 factors.setdefault(name, []).append(checked)
         for name in sorted(names - set(factors)):
@@ -341,7 +347,7 @@ def _check_one(document: Document, place: Place, name: str, model: type[BaseMode
 
 
 def _check_structures(document: Document, spec: Spec) -> None:
-    """Build one network of every structure, so that a class refuses what cannot be before anything runs."""
+    """Build one network of every structure, so that a class can refuse its values before anything runs."""
     structural, most = spec.structural(), spec.fields.limits.shapes
     if (n := sum(math.prod(len(g.factors[name]) for name in structural) for g in spec.grids)) > most:
         problem = (
@@ -373,7 +379,7 @@ def _check_structures(document: Document, spec: Spec) -> None:
 
 
 def _check_size(document: Document, spec: Spec, entry: int, row: Mapping[str, Any]) -> None:
-    """Refuse a network that is too large before it is made: whole numbers among its arguments are sizes."""
+    """Refuse a network that is too large before it is built: integers among its arguments are sizes."""
     most = spec.fields.limits.size
     sizes = {
         name: max((abs(size) for size in (value if isinstance(value, (list, tuple)) else [value])
@@ -390,7 +396,7 @@ def _check_size(document: Document, spec: Spec, entry: int, row: Mapping[str, An
 
 
 def _try_training(document: Document, spec: Spec, entry: int, model: Ensemble) -> None:
-    """Take two steps with a network's optimizer and schedule, which may refuse it or its gradients."""
+    """Take two steps with a network's optimizer and schedule, which may refuse its weights or gradients."""
     own = spec.fields.sweep[entry].get("optimizer")
     place: Place = ("optimizer",) if own is None else ("sweep", entry, "optimizer")
     given = set((own or document.data["optimizer"]).get("init_args", {}))
@@ -403,34 +409,34 @@ def _try_training(document: Document, spec: Spec, entry: int, model: Ensemble) -
         first = functools.partial(make, list(model.parameters()))
         _try_arguments(document, ("lr_scheduler",), given, schedule, first)
         steps.append((("lr_scheduler",), schedule(optimizer).step))
-    steps.insert(0, (place, optimizer.step))  # which a schedule has replaced by its own
+    steps.insert(0, (place, optimizer.step))  # read late, because a schedule replaces it
     for _ in range(2):
         for of, step in steps:
             for weight in model.parameters():
                 weight.grad = torch.zeros_like(weight)
             try:
                 step()
-            except Exception as error:  # of any class: it is not ours
+            except Exception as error:  # of any class: the code is not ours
                 problem = (
-                    f"it cannot train here, where a step gets dense gradients and nothing else: {told(error)}"
+                    f"cannot train here, where a step gets dense gradients and nothing else: {told(error)}"
                 )
                 raise document.error((*of, "class_path"), problem) from None
 
 
 def _logger_arguments(document: Document, given: ClassSpec | None) -> dict[str, Any]:
-    """The checked arguments of the logger, without those of its place that are not given."""
+    """The checked arguments of the logger; those that set its place are optional."""
     if given is None:
         return {}
     known = class_arguments(_checked_class(document, ("trainer", "logger"), given, Logger))
     place = ("trainer", "logger", "init_args")
     for key in ("name", "version"):
         if key in given.init_args:
-            raise document.error((*place, key), "each run and shard has its own; leave this out")
+            raise document.error((*place, key), "each run and shard has its own; remove this key")
     return check_arguments(document, place, known, given.init_args, optional={"save_dir", "name", "version"})
 
 
 def _check_logger(document: Document, spec: Spec) -> None:
-    """Make a logger, which writes nothing yet, so that one whose package is missing is known at once."""
+    """Make a logger, which writes nothing yet, so that a missing package is reported at once."""
     try:
         spec.logger_of(Path("run"), "run", "0")
     except Exception as error:
@@ -442,21 +448,21 @@ def _check_logger(document: Document, spec: Spec) -> None:
 def _try_arguments(
     document: Document, at: Place, given: set[str], make: Any, first: Callable[[], Any]
 ) -> None:
-    """Call the partial function `make` on `first()`, and raise what it refuses at its place below `at`."""
-    # each argument without the others first, so that the one at fault is named
+    """Call the partial function `make` on `first()`; report an argument that it refuses at its place."""
+    # first each argument alone, so that the one at fault is named
     for names in (*({name} for name in sorted(given)), given):
         arguments = {n: value for n, value in make.keywords.items() if n in names or n not in given}
         try:
             make.func(first(), **arguments)
         except Exception as error:
             if isinstance(error, TypeError) and names != given:
-                continue  # it cannot do without the others
+                continue  # it needs the others
             place = (*at, "init_args", *(names if len(names) == 1 else ()))
             raise document.error(place, f"{make.func.__name__}: {one_line(error)}") from None
 
 
 def _place_of(spec: Spec, entry: int, key: str, row: Mapping[str, Any]) -> Place | None:
-    """Where the document says what the argument `key` is in `row` of this entry of the sweep."""
+    """Where the document sets the argument `key` in `row` of this entry of the sweep."""
     if key in spec.fields.sweep[entry]:
         place = ("sweep", entry, key)
         is_list = isinstance(spec.fields.sweep[entry][key], list)
@@ -501,16 +507,18 @@ def _module(document: Document, place: Place, name: str) -> ModuleType:
             module = importlib.import_module(name)
     except (InputError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # SystemExit too: a module that ends the program has not been imported
+    except BaseException as error:  # SystemExit too: a module that ends the program was not imported
         where = blame(error)
         said = one_line(error) if where is None and isinstance(error, ImportError) else told(error)
         raise document.error(
             place, f"cannot import {name!r}: {where + ': ' if where else ''}{said}"
         ) from None
-    # two roots may have a folder of one name, of which Python takes the first
+    # two roots may have folders with the same name, of which Python takes the first
     for root in document.path.resolve().parents[2:3]:
         own = root.joinpath(*name.split(".")).with_suffix(".py")
         if own.is_file() and own != Path(module.__file__ or "").resolve():
-            message = f"{name!r} is {module.__file__}, not {own}; rename one of the folders"
+            message = (
+                f"{name!r} was imported from {module.__file__}, not from {own}; rename one of the folders"
+            )
             raise document.error(place, message)
     return module

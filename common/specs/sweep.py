@@ -12,21 +12,21 @@ from common.errors import InputError, one_line
 from common.specs.spec import Spec
 
 CALCULATED = 10_000_000
-"""The cost of an instance that is calculated, of which nothing is known: about that of the dearest so far."""
+"""The cost of a calculated instance, which is unknown: about that of the most expensive one so far."""
 
 SHOWN_QUERY = 200
-"""So much of a query is repeated in a message on it."""
+"""The most characters of a query that a message repeats."""
 
 
 class Shard(NamedTuple):
-    """The instances that one Trainer run trains together: rows of the sweep of one shape and optimizer."""
+    """The instances that one Trainer run trains together: rows of the sweep with one shape and optimizer."""
 
     number: int
     rows: pd.DataFrame
 
 
 def instances(spec: Spec) -> pd.DataFrame:
-    """The table of instances: a row each, with the columns `part`, each factor, and `seed`.
+    """The table of instances: one row each, with the columns `part`, each factor, and `seed`.
 
     Rows are ordered by part, then seed, then factor values, and numbered by the index.
     """
@@ -38,7 +38,7 @@ def instances(spec: Spec) -> pd.DataFrame:
 
 
 def choose(spec: Spec, query: str) -> pd.DataFrame:
-    """The instances that `query` says, in pandas' words over the columns of the sweep; `all` says all.
+    """The instances that `query` selects, a pandas query over the columns of the sweep, or `all`.
 
     Raises:
         InputError: if `query` is not a condition on these columns, or holds for no instance.
@@ -50,18 +50,18 @@ def choose(spec: Spec, query: str) -> pd.DataFrame:
     try:
         _refuse_code(query)
         holds = table.eval(query)
-    except Exception as error:  # pandas documents no class of its own
+    except Exception as error:  # pandas documents no exception class for this
         asked = query if len(query) <= SHOWN_QUERY else f"{query[:SHOWN_QUERY]}..."
         raise InputError(f"{asked!r}: {one_line(error)}; the columns of {spec.name} are {columns}") from None
     if not isinstance(holds, pd.Series) or holds.dtype != bool:
-        raise InputError(f"{query!r} is no condition; write one as in 'seed == 0', or 'all'")
+        raise InputError(f"{query!r} is not a condition; write one such as 'seed == 0', or 'all'")
     if not holds.any():
-        raise InputError(f"{query!r} holds for no network of {spec.name}, whose columns are {columns}")
+        raise InputError(f"{query!r} selects no network of {spec.name}, whose columns are {columns}")
     return table[holds]
 
 
 def _refuse_code(query: str) -> None:
-    """Refuse all but comparisons, arithmetic and logic: pandas would also call what it is given.
+    """Refuse everything but comparisons, arithmetic and logic: pandas would also call functions.
 
     Raises:
         ValueError: for anything else.
@@ -71,7 +71,7 @@ def _refuse_code(query: str) -> None:
             raise ValueError(f"{type(node).__name__.lower()} is not allowed; compare columns with values")
         operands = (node.left, node.right) if isinstance(node, ast.BinOp) else ()
         if any(isinstance(o, ast.Constant) and isinstance(o.value, (str, bytes)) for o in operands):
-            raise ValueError("text is compared only; it has no arithmetic")
+            raise ValueError("text can only be compared; arithmetic on it is not allowed")
 
 
 _ALLOWED = (
@@ -84,9 +84,9 @@ _ALLOWED = (
 def shards(spec: Spec) -> list[Shard]:
     """The sweep cut into shards: a function of the spec alone.
 
-    Instances of one shape and optimizer are ordered by seed, so that a shard draws the data of few seeds, and
-    cut into pieces of nearly equal size, at most `shard_size` networks and `shard_weights` weights, but at
-    least one network.
+    Instances with one shape and optimizer are ordered by seed, so that a shard draws the data of few seeds,
+    and cut into pieces of nearly equal size, at most `shard_size` networks and `shard_weights` weights, but
+    at least one network.
     """
     table = instances(spec)
     structural = spec.structural()
@@ -103,7 +103,7 @@ def shards(spec: Spec) -> list[Shard]:
 
 
 def costs(spec: Spec, some: list[Shard]) -> list[int]:
-    """What training each of these shards costs beside others, about: networks x steps x weights x inputs."""
+    """The approximate relative cost of training each shard: networks x steps x weights x inputs."""
     structural = spec.structural()
     each: dict[tuple[Any, ...], int] = {}
     all_costs = []
@@ -122,7 +122,7 @@ def costs(spec: Spec, some: list[Shard]) -> list[int]:
 
 
 def _network(spec: Spec, row: Mapping[Any, Any]) -> Ensemble | None:
-    """A network of the shape of `row`; None where nothing is trained."""
+    """A network with the shape of `row`; None if nothing is trained."""
     network = spec.build(row, seeds=[0])
     return network if isinstance(network, Ensemble) else None
 
@@ -132,7 +132,7 @@ def _size(network: Ensemble) -> int:
 
 
 def _shard_size(spec: Spec, row: Mapping[Any, Any]) -> int:
-    """The most networks of the shape of `row` that one shard may have."""
+    """The most networks with the shape of `row` that one shard may have."""
     most, weights = spec.fields.shard_size, spec.fields.shard_weights
     if weights is None or (network := _network(spec, row)) is None:
         return most

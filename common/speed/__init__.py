@@ -1,1 +1,1 @@
-"""How fast training is, beside the plain way and the machine's ceiling."""
+"""How fast training is, compared with a plain loop and the machine's ceiling."""

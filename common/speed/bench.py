@@ -1,4 +1,4 @@
-"""How fast training is, beside the plain way to train the same networks and beside the machine's ceiling."""
+"""How fast training is, compared with a plain loop for the same networks and with the machine's ceiling."""
 
 import functools
 import importlib
@@ -23,20 +23,20 @@ from common.specs.sweep import Shard, shards
 from common.speed.ceiling import Bound, Machine, count
 
 SECONDS, PLAIN_SECONDS = 5.0, 2.0
-"""How long each way is timed at least."""
+"""The least time for which each is timed."""
 
 SHAPES = 3
-"""Of a replication at most so many shapes of network are timed, from that with the least work to the most."""
+"""The most shapes of network timed per replication, from the one with the least work to the most."""
 
 PLAIN_NETWORKS = 400
-"""Networks that the plain way trains at once: of 100 to 5000 the fastest per network."""
+"""Networks that the plain loop trains at once: of 100 to 5000, the fastest per network."""
 
 NEVER = 10**9
-"""Steps that are not reached: timing ends training."""
+"""A number of steps that is never reached: timing ends training."""
 
 
 class Speed(NamedTuple):
-    """The rates of networks of one shape, in networks x steps per second, `networks` of them at once."""
+    """The rates for networks with one shape, in networks x steps per second, with `networks` at once."""
 
     shape: str
     networks: int
@@ -46,9 +46,9 @@ class Speed(NamedTuple):
 
 
 class Bench(NamedTuple):
-    """A replication's speeds, and the seconds that its sweep, without controls, takes at them.
+    """A replication's speeds, and the seconds that its sweep, without controls, takes at these.
 
-    If training stops when networks are settled, these are the most that it can take.
+    If training stops when networks are settled, these are upper bounds.
     """
 
     speeds: list[Speed]
@@ -58,12 +58,12 @@ class Bench(NamedTuple):
 
 
 def bench(spec: Spec, machine: Machine) -> Bench | None:
-    """Time the networks of a spec, a shard of them on each device; None if it is calculated.
+    """Time the networks of a spec, one shard on each device; None if they are calculated.
 
-    Ours is the whole way that a run takes, workers, draws and Trainer; starting these, compiling, and looking
-    whether networks are settled do not count. The plain way trains some of the same networks with as many
-    threads as there are workers: as the spec's `plain` does, else `train_plainly`. Of many shapes a few are
-    timed; what others take is interpolated, on the arithmetic of a step.
+    `ours` times a whole run with workers, draws and Trainer, without starting these, compiling, or checking
+    whether networks are settled. `plain` times a plain loop over some of the same networks, with as many
+    threads as there are workers: the spec's `plain`, else `train_plainly`. Of many shapes a few are timed;
+    the time of others is interpolated by the arithmetic of a step.
     """
     if issubclass(spec.model_class, Computed):
         return None
@@ -102,12 +102,12 @@ def _shapes(spec: Spec) -> dict[str, list[Shard]]:
     return shapes
 
 
-class _Enough(Exception):  # noqa: N818  # no error: what is to be known is known
+class _Enough(Exception):  # noqa: N818  # not an error: the timing is complete
     """Training was timed."""
 
 
 class _Watch(Progress):
-    """Notes when shards have done how much, and ends training `SECONDS` after all of them have begun."""
+    """Records the progress of shards over time, and ends training `SECONDS` after all of them have begun."""
 
     def __init__(self, n_shards: int) -> None:
         self.done: list[list[tuple[float, int]]] = [[] for _ in range(n_shards)]
@@ -115,7 +115,7 @@ class _Watch(Progress):
     def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
         now, done = time.perf_counter(), self.done[shard.number]
         total = (done[-1][1] if done else 0) + network_steps
-        if done and now < done[-1][0] + 0.05:  # told of at once: up to then, not from then on
+        if done and now < done[-1][0] + 0.05:  # reported together: steps done by then, not from then on
             done[-1] = (done[-1][0], total)
         else:
             done.append((now, total))
@@ -123,11 +123,11 @@ class _Watch(Progress):
             raise _Enough
 
     def rate(self) -> float:
-        """Network-steps per second, of all shards together."""
+        """Network-steps per second, over all shards together."""
         return sum((told[-1][1] - told[0][1]) / (told[-1][0] - told[0][0]) for told in self._told())
 
     def _told(self) -> list[list[tuple[float, int]]]:
-        """What came after all shards had begun, of each at least the last that came."""
+        """The reports since all shards had begun, and at least the last of each shard."""
         begun = max(done[0][0] for done in self.done)
         return [[told for told in done if told[0] >= begun] or done[-1:] for done in self.done]
 
@@ -167,9 +167,9 @@ def _plain(spec: Spec, rows: pd.DataFrame, devices: Devices) -> float:
 
 
 def train_plainly(spec: Spec, rows: pd.DataFrame, steps: int) -> Ensemble:
-    """Train the networks in `rows`, of one shape, on torch's default device: a loop, autograd, and no more.
+    """Train the networks in `rows`, of one shape, on torch's default device: a plain loop with autograd.
 
-    Each network has its own draws; the optimiser is the spec's as it comes, not fused.
+    Each network has its own draws; the optimiser is the spec's, not fused.
     """
     device = torch.get_default_device()
     with torch.device("cpu"):

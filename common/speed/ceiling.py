@@ -1,10 +1,10 @@
-"""What a machine could do at most: a bound on how fast a shard's training steps can be.
+"""The machine's ceiling: an upper bound on how fast a shard's training steps can be.
 
-A step must do at least its matrix products, its arithmetic and its random numbers, and read and write its
-weights with what the optimiser keeps of them. Each of these four takes at least as long as this machine,
-measured with all devices at work at once, needs for it alone; the longest is the bound. A bound and no goal:
-the other three are free, a logarithm is one operation, and a multiply-add, two operations, takes the time of
-one.
+A step must at least compute its matrix products, its arithmetic and its random numbers, and read and write
+its weights and the optimiser's state. Each of these four takes at least as long as this machine, measured
+with all devices at work at once, needs for it alone; the longest is the bound. It is a bound, not a goal: the
+other three count as free, a logarithm counts as one operation, and a multiply-add, two operations, takes the
+time of one.
 """
 
 import itertools
@@ -30,29 +30,30 @@ from common.runs.workers import startable
 from common.specs.spec import Spec
 
 if TYPE_CHECKING:
-    from multiprocessing.synchronize import Barrier  # not where the system lacks semaphores
+    from multiprocessing.synchronize import Barrier  # missing where the system lacks semaphores
 
 Product = tuple[int, int, int, int]
-"""A batch of products of matrices, (batch, m, k) times (batch, k, n)."""
+"""A batch of matrix products, (batch, m, k) times (batch, k, n)."""
 
 COUNTED = 4
-"""Networks whose step is counted; what a shard does is in proportion."""
+"""The number of networks whose step is counted; a whole shard is in proportion."""
 
 SMALL = 8
-"""A product with a side of at most this is as well written out, as sums in one pass with other operations:
-compiled code was seen to do it at five times the rate of `torch.bmm`."""
+"""A product with a side of at most this can be written out, as sums in one pass with other operations:
+compiled code reached five times the rate of `torch.bmm`."""
 
 CHUNKS, CHUNK_SECONDS = 20, 0.01
 LARGEST = {"cpu": 256, "cuda": 4096}
-"""Matrices whose product reaches the arithmetic that there is."""
+"""The size of matrices whose product reaches the peak of arithmetic."""
 
 
 class Least(NamedTuple):
-    """What one step of a shard must do at least.
+    """The least work of one step of a shard.
 
-    `products`: how many of each; `operations`: the elements that elementwise operations and sums go over, in
-    loss and gradient not compiled, and those of small products; `uniforms` drawn; bytes `moved`, of weights,
-    gradients and what the optimiser keeps; bytes that these take, `held`.
+    `products`: how many of each; `operations`: the elements processed by elementwise operations and sums, in
+    loss and gradient without compiling, and those of small products; `uniforms`: the random numbers drawn;
+    `moved`: the bytes read and written of weights, gradients and optimiser state; `held`: the bytes that
+    these occupy.
     """
 
     networks: int
@@ -63,19 +64,19 @@ class Least(NamedTuple):
     held: float
 
     def arithmetic(self) -> float:
-        """All operations, those of the products too."""
+        """All operations, including those of the products."""
         return self.operations + sum(n * _flops(product) for product, n in self.products.items())
 
 
 class Bound(NamedTuple):
-    """A rate that cannot be passed, in networks x steps per second, and what bounds it, in words."""
+    """A rate that cannot be exceeded, in networks x steps per second, and what bounds it, in words."""
 
     rate: float
     by: str
 
 
 def count(spec: Spec, rows: pd.DataFrame) -> Least:
-    """What a step of the shard with these `rows` must do, counted on a step of a few of its networks."""
+    """The least work of a step of the shard with these `rows`, counted on a step of a few of its networks."""
     some = rows.iloc[:COUNTED]
     scale = len(rows) / len(some)
     ensemble = build(spec, some)
@@ -93,7 +94,8 @@ def count(spec: Spec, rows: pd.DataFrame) -> Least:
     for weight in ensemble.weights.values():
         kept = [value for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor)]
         moments = sum(value.shape == weight.shape for value in kept)
-        # for the gradient weights are read and it is written; the optimiser reads all and writes all but it
+        # for the gradient, weights are read and it is written; the optimiser reads all and writes all but the
+        # gradient
         moved += weight.nbytes * (2 + 3 + 2 * moments)
         held += weight.nbytes * (2 + moments)
     return Least(
@@ -107,7 +109,7 @@ def count(spec: Spec, rows: pd.DataFrame) -> Least:
 
 
 class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts products of matrices, and what all other arithmetic and small products go over."""
+    """Counts matrix products, and the elements of all other arithmetic and of small products."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -139,7 +141,7 @@ def _flops(product: Product) -> int:
 
 
 class Machine:
-    """Processes, one for each device, that measure what these do while all are at work; a context manager.
+    """Processes, one for each device, that measure rates while all devices are at work; a context manager.
 
     Raises:
         InputError: if this system cannot start any.
@@ -148,7 +150,7 @@ class Machine:
     def __init__(self, devices: Devices) -> None:
         self.devices = devices
         context = multiprocessing.get_context("spawn")
-        with startable("the machine's ceiling is measured by processes, one for each device"):
+        with startable("the machine's ceiling is measured by one process for each device"):
             numbers: SimpleQueue[int] = context.SimpleQueue()
             for number in range(devices.n):
                 numbers.put(number)
@@ -165,7 +167,7 @@ class Machine:
         self._pool.shutdown(cancel_futures=True)
 
     def bound(self, least: Least) -> Bound:
-        """How fast steps of shards like this one can be, one on each device."""
+        """How fast steps of shards like this one can be, with one shard on each device."""
         flops = sum(n * _flops(product) for product, n in least.products.items())
         products = sum(n * _flops(p) / self._rate(_products, *p) for p, n in least.products.items())
         side = LARGEST[self.devices.accelerator]
@@ -183,7 +185,7 @@ class Machine:
         return Bound(rate, f"{by}, {amount / seconds[by] / 1e9:.3g} {unit}/s")
 
     def _rate(self, measure: Callable[..., float], *size: int) -> float:
-        """What one device does per second; the mean of all, which measure at once."""
+        """The rate of one device: the mean over all, which measure at the same time."""
         key = (measure, *size)
         if key not in self._known:
             futures = [self._pool.submit(_together, measure, size) for _ in range(self.devices.n)]
@@ -206,7 +208,7 @@ def _together(measure: Callable[..., float], size: tuple[int, ...]) -> float:
 
 
 def _products(device: torch.device, batch: int, m: int, k: int, n: int) -> float:
-    """Floating-point operations per second of `torch.bmm`, of the ways that operands may lie the fastest."""
+    """Floating-point operations per second of `torch.bmm`, in the fastest memory layout of its operands."""
     left, right = torch.rand(batch, m, k, device=device), torch.rand(batch, k, n, device=device)
     out = torch.empty(batch, m, n, device=device)
     ways = itertools.product((left, left.mT.contiguous().mT), (right, right.mT.contiguous().mT))
@@ -215,22 +217,22 @@ def _products(device: torch.device, batch: int, m: int, k: int, n: int) -> float
 
 
 def _triad(device: torch.device, size: int) -> float:
-    """Bytes per second read and written by a = b + 2 c, of arrays that take `size` bytes together.
+    """Bytes per second read and written by a = b + 2 c, on arrays that take `size` bytes together.
 
-    At least one MB, as the start of an operation takes as long as a small one.
+    At least one MB, because starting an operation takes as long as a small operation.
     """
     a, b, c = torch.ones(3, max(size, 2**20) // 12, device=device)
     return _best(device, 3 * a.nbytes, lambda: torch.add(b, c, alpha=2, out=a))
 
 
 def _uniforms(device: torch.device) -> float:
-    """Uniform random numbers per second; they are drawn on the CPU, for a GPU too."""
+    """Uniform random numbers per second; they are drawn on the CPU, also for a GPU."""
     random, out = generator("training", 0), np.empty(2**16, dtype=np.float32)
     return _best(device, out.size, lambda: random.random(out=out, dtype=np.float32))
 
 
 def _best(device: torch.device, amount: float, run: Callable[[], object]) -> float:
-    """`amount` over the shortest time that `run` took, in the mean over a few hundredths of a second."""
+    """`amount` over the shortest time of `run`, averaged over chunks of a hundredth of a second."""
 
     def seconds(times: int) -> float:
         start = time.perf_counter()

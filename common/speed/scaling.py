@@ -22,17 +22,17 @@ from common.specs.sweep import instances, shards
 FACTORS = (1, 2, 4, 8)
 
 NETWORKS, STEPS = 64, 500
-"""The smallest sweep: so many networks, as far as whole seeds allow, in one shard."""
+"""The smallest sweep: about this many networks (whole seeds), in one shard."""
 
 LEAST_S = 1.0
-"""Seconds that the smallest sweep takes at least, with more seeds where it does not.
+"""The least seconds of the smallest sweep; it gets more seeds until it takes as long.
 
-What a step and a shard cost whatever their size is then a small part.
+The fixed costs of a step and of a shard are then a small part.
 """
 
 
 class Measured(NamedTuple):
-    """One sweep trained in a process of its own: its size, seconds, and the most bytes that it held."""
+    """One sweep trained in its own process: its size, seconds, and peak memory in bytes."""
 
     networks: int
     steps: int
@@ -41,7 +41,7 @@ class Measured(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """What was made larger, and the powers of it with which time and memory grow, fitted to all runs."""
+    """What was made larger, and the fitted exponents with which time and memory grow with it."""
 
     name: str
     runs: list[Measured]
@@ -50,13 +50,13 @@ class Axis(NamedTuple):
 
 
 def scaling(spec: Spec, devices: Devices) -> Iterator[Axis]:
-    """Train 1, 2, 4 and 8 times as many networks, then steps, then networks in one shard; one device each.
+    """Train 1, 2, 4 and 8 times as many networks, then steps, then networks in one shard, on one device.
 
     Raises:
         InputError: if nothing is trained.
     """
     if spec.features_class is None:
-        raise InputError(f"{spec.name}: calculated, not trained; name a replication that is trained")
+        raise InputError(f"{spec.name} is calculated, not trained; name a replication that is trained")
     of_a_seed = len(instances(_changed(spec, {"seeds": 1})))
     seeds = max(1, round(NETWORKS / of_a_seed))
 
@@ -72,7 +72,7 @@ def scaling(spec: Spec, devices: Devices) -> Iterator[Axis]:
     while _in_own_process(spec, small(), devices.accelerator).seconds < LEAST_S:
         seeds *= 2
     for name, sweeps in (
-        ("networks, of the same shards", [small(networks=k) for k in FACTORS]),
+        ("networks, in shards of one size", [small(networks=k) for k in FACTORS]),
         ("steps", [small(steps=k) for k in FACTORS]),
         ("networks, in one shard", [small(networks=k, shard=k) for k in FACTORS]),
     ):
@@ -90,8 +90,8 @@ def _changed(spec: Spec, changes: Mapping[str, Any]) -> Spec:
 
 
 def _in_own_process(spec: Spec, changes: Mapping[str, Any], accelerator: str) -> Measured:
-    """Train in a new process: the most memory that one ever held cannot be set back."""
-    with startable("`--scaling` trains each sweep in one"):
+    """Train in a new process, because the peak memory of a process cannot be reset."""
+    with startable("`--scaling` trains each sweep in its own process"):
         pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
     with pool:
         return pool.submit(_measure, spec, changes, accelerator).result()
@@ -102,7 +102,7 @@ def _measure(spec: Spec, changes: Mapping[str, Any], accelerator: str) -> Measur
     start = time.perf_counter()
     networks = _train(_changed(spec, changes), accelerator)
     seconds = time.perf_counter() - start
-    import resource  # not all systems have it
+    import resource  # not available on all systems
 
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     if accelerator == "cuda":
@@ -111,7 +111,7 @@ def _measure(spec: Spec, changes: Mapping[str, Any], accelerator: str) -> Measur
 
 
 def _train(spec: Spec, accelerator: str) -> int:
-    """Train the sweep, shard by shard; how many networks it has."""
+    """Train the sweep, shard by shard; returns its number of networks."""
     cut = shards(spec)
     with TemporaryDirectory() as folder:
         run = Run(spec, Path(folder))

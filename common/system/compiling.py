@@ -1,4 +1,4 @@
-"""Compiling by torch.inductor wherever it can, and else the reason, in one line.
+"""Compiling with torch.inductor where it works, and otherwise the reason in one line.
 
 Nothing here imports torch before it is needed: importing it fails without a folder for compiled code.
 """
@@ -32,18 +32,18 @@ CACHE = "TORCHINDUCTOR_CACHE_DIR"
 """The variable that names the folder for compiled code; torch has its own if it is not set."""
 
 UNCOMPILED = "training runs uncompiled, slower"
-"""How every line begins that says why."""
+"""The start of every line that says why."""
 
 PROBE_BYTES = 2**20
-"""What a folder must have room for; the compiled code of a model takes about a tenth."""
+"""The space that a folder must have; the compiled code of a model takes about a tenth."""
 
-_CURE = "set CXX to the path of one that works"
+_CURE = "set CXX to the path of a compiler that works"
 
 _MOST_BYTES = 75
-"""The longest path of a folder for temporary files: workers have sockets there, with 107 bytes at most."""
+"""The longest path of a folder for temporary files: workers have sockets there, of at most 107 bytes."""
 
 _NOWHERE = os.sep
-"""The folder for compiled code where none can be written: it exists, which importing torch takes."""
+"""Stands for a folder for compiled code where none can be written: it exists, as importing torch requires."""
 
 _PRIVATE = "replicate-"
 _OF_USER = {"XDG_CACHE_HOME": "", "HOME": ".cache"}
@@ -53,11 +53,11 @@ _locks: list[TextIO] = []
 
 
 def prepare() -> str | None:
-    """See to a folder for compiled code, before torch is imported; a line if it is not the one asked for.
+    """Choose a folder for compiled code, before torch is imported; a line if it is not the one asked for.
 
-    If torch's own cannot be used it is a private one, which is removed when this process ends.
+    If torch's own folder cannot be used, a private one is, which is removed when this process ends.
     """
-    for name in ("CXX", CACHE):  # as elsewhere, empty is as if not set
+    for name in ("CXX", CACHE):  # as elsewhere, empty means not set
         if not os.environ.get(name, "").strip():
             os.environ.pop(name, None)
     if os.sep in (compiler := os.environ.get("CXX", "")):  # compilers are started in other folders
@@ -70,7 +70,7 @@ def prepare() -> str | None:
         del os.environ[CACHE]
     if not _temporary_folder_serves() and not _use_private_folder():
         os.environ[CACHE] = _NOWHERE
-        return None  # it is said where something is to be compiled
+        return None  # reported when something is to be compiled
     if refused:
         instead = os.environ.get(CACHE, tempfile.gettempdir())
         return f"{CACHE}: {asked} cannot be used ({refused}): compiled code goes to {instead} instead"
@@ -80,7 +80,7 @@ def prepare() -> str | None:
 def why_not(folder: Path, *, ours: bool = False) -> str | None:
     """Why compiled code cannot be kept in `folder`, which is made if need be; None if it can.
 
-    A folder of `ours` must be this user's: its name is known to others, who could have put code there.
+    A folder of `ours` must belong to this user: others know its name and could have put code there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,28 +93,28 @@ def why_not(folder: Path, *, ours: bool = False) -> str | None:
             probe.write(bytes(PROBE_BYTES))
             probe.flush()
         if os.statvfs(folder).f_flag & os.ST_NOEXEC:
-            return "nothing on its file system may be run: it is mounted noexec"
+            return "its file system is mounted noexec, so nothing on it can be run"
     except OSError as error:
         return error.strerror or type(error).__name__
     return None
 
 
 def _temporary_folder_serves() -> bool:
-    """Whether torch's own folder, in that for temporary files, can be used, and compilers use the latter."""
+    """Whether torch's own folder, inside the one for temporary files, can be used; sets TMPDIR if needed."""
     try:
         base = Path(tempfile.gettempdir())
     except FileNotFoundError:
         return False
     asked = os.environ.get("TMPDIR")
     if base == Path.cwd() and (asked is None or Path(asked).absolute() != base):
-        return False  # Python's last resort, where it would lie about among other files
+        return False  # Python's last resort, the working directory, where it would lie among other files
     if len(os.fsencode(base)) > _MOST_BYTES:
         return False
     try:
         user = getpass.getuser()
     except (KeyError, ModuleNotFoundError, OSError):
         user = f"uid_{os.getuid()}"
-    # headers are compiled there whatever the variable says
+    # headers are compiled there whatever the variable is set to
     own = base / ("torchinductor_" + re.sub(r'[\\/:*?"<>|]', "_", user))
     if why_not(own, ours=True):
         return False
@@ -124,7 +124,7 @@ def _temporary_folder_serves() -> bool:
 
 
 def _use_private_folder() -> bool:
-    """Make a private folder for all temporary files, wherever it can be."""
+    """Make a private folder for all temporary files, wherever that works."""
     bases = [Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")]
     bases += [Path(os.environ[name], inside) for name, inside in _OF_USER.items() if os.environ.get(name)]
     with suppress(FileNotFoundError):
@@ -143,7 +143,7 @@ def _use_private_folder() -> bool:
         lock = (folder / "lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
         _locks.append(lock)  # for as long as this process lives
-        # after multiprocessing has removed what it has there
+        # after multiprocessing has removed its own files there
         Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=_LAST)
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
         return True
@@ -151,7 +151,7 @@ def _use_private_folder() -> bool:
 
 
 def _remove_left(base: Path) -> None:
-    """Remove what processes that were killed have left in `base`."""
+    """Remove what killed processes left in `base`."""
     for lock in base.glob(f"{_PRIVATE}*/lock"):
         try:
             mine = lock.parent.lstat().st_uid == os.getuid()
@@ -166,11 +166,11 @@ def _remove_left(base: Path) -> None:
 
 @functools.cache
 def obstacle(device_type: str) -> str | None:
-    """Why nothing can be compiled for such a device here, as far as that is known before it is tried."""
+    """Why nothing can be compiled for such a device here, as far as this is known before trying."""
     if os.environ.get(CACHE) == _NOWHERE:
         return (
-            "there is no folder where compiled code could be kept, none for temporary files can be written; "
-            f"free space, or set {CACHE} and TMPDIR to folders that can be written"
+            "no folder for compiled code or temporary files can be written; "
+            f"free some space, or set {CACHE} and TMPDIR to writable folders"
         )
     from torch._dynamo import config
 
@@ -182,10 +182,10 @@ def obstacle(device_type: str) -> str | None:
 
 @functools.cache
 def _quote_paths() -> None:
-    """Have torch quote all paths in the command lines that it makes, not only those of headers."""
+    """Make torch quote all paths in its command lines, not only those of headers."""
     from torch._inductor import config, cpp_builder
 
-    if shutil.which("openssl") is None:  # with which torch tells headers apart that it compiles beforehand
+    if shutil.which("openssl") is None:  # which torch uses to tell precompiled headers apart
         config.cpp_cache_precompile_headers = False
     make = cpp_builder.CppBuilder.__init__
 
@@ -220,7 +220,7 @@ def _compiler() -> str:
 
 
 def _compiles() -> bool:
-    """Whether the compiler makes something of a file with nothing in it."""
+    """Whether the compiler produces output for an empty file."""
     from torch._inductor import config
 
     with tempfile.TemporaryDirectory() as folder:
@@ -241,16 +241,16 @@ def _why_no_compiler() -> str | None:
         if not named:
             return f"no C++ compiler: {compiler} is not in PATH; install it, or {_CURE}"
         alone = ", which takes no arguments" if len(compiler.split()) > 1 else ""
-        return f"no C++ compiler: {what}, and there is no such program; {_CURE}{alone}"
+        return f"no C++ compiler: {what}, but there is no such program; {_CURE}{alone}"
     try:
         asked = subprocess.run(
             [compiler, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        why = getattr(error, "strerror", None) or "it does not answer within a minute"
+        why = getattr(error, "strerror", None) or "no answer within a minute"
         return f"no C++ compiler: {what} cannot be run ({why}); {_CURE}"
     if asked.returncode or not asked.stdout.strip():
-        said = _ended(asked.returncode) if asked.returncode else "says nothing"
+        said = _ended(asked.returncode) if asked.returncode else "prints nothing"
         return f"no C++ compiler: {what} does not work, `--version` {said}; {_CURE}"
     return None
 
@@ -265,17 +265,17 @@ def explain(error: BaseException) -> str:
         return why
     for folder, variable in ((cache_dir(), CACHE), (tempfile.gettempdir(), "TMPDIR")):
         if why := why_not(Path(folder)):
-            return f"{folder} cannot be used ({why}); see to that, or set {variable} to another folder"
+            return f"{folder} cannot be used ({why}); fix that, or set {variable} to another folder"
     if isinstance(cause, CppCompileError):
         return _explain_compiler(cause)
     first = (str(cause).splitlines() or [""])[0].strip() or type(cause).__name__
     if not isinstance(cause, ImportError) and not _compiles():
-        return f"no C++ compiler: {_compiler()} says that all is well and compiles nothing; {_CURE}"
+        return f"no C++ compiler: {_compiler()} reports success but compiles nothing; {_CURE}"
     if "undefined symbol" in first:
-        return f"what {_compiler()} compiled cannot be loaded, is it a compiler of C++? {_CURE}"
+        return f"code compiled by {_compiler()} cannot be loaded; is it a C++ compiler? {_CURE}"
     other = f"remove {cache_dir()} and try again, or set {CACHE} to another folder"
     if isinstance(cause, ImportError):
-        return f"what was compiled cannot be loaded ({first}); {other}"
+        return f"compiled code cannot be loaded ({first}); {other}"
     if isinstance(cause, OSError) and cause.filename and str(cause.filename).startswith(cache_dir()):
         return f"{cause.filename}: {cause.strerror}; {other}"
     return first if cause is error else f"{type(cause).__name__}: {first}"
@@ -295,25 +295,25 @@ def _explain_compiler(error: Any) -> str:
     lines = [line.strip() for line in error.output.splitlines() if line.strip()]
     if status < 0 or "signal terminated program" in error.output:
         how = _ended(status) if status < 0 else lines[0]
-        return f"{what} was stopped ({how}), most likely as memory ran out; fewer --devices need less"
+        return f"{what} was stopped ({how}), most likely because memory ran out; fewer --devices need less"
     if re.search(r"\bomp\.h|-l[gi]?omp\b|lib[gi]?omp|fopenmp", "\n".join(_errors(lines))):
         return (
             f"{what} has no OpenMP; install it (on macOS `brew install libomp`, on Debian and Ubuntu "
             "libomp-dev), or set CXX to the path of a compiler that has it"
         )
-    said = next(_errors(lines), lines[0] if lines else "without a word")
+    said = next(_errors(lines), lines[0] if lines else "no message")
     return f"{what} {_ended(status)}: {said}; {_CURE}"
 
 
 def _errors(lines: list[str]) -> Iterator[str]:
-    """Of what a compiler says the lines that say what is wrong."""
+    """The lines of a compiler's output that say what is wrong."""
     return (line for line in lines if re.search(r"error|cannot|not found|unsupported", line, re.IGNORECASE))
 
 
 def _ended(status: int) -> str:
     if status >= 0:
-        return f"ends with exit code {status}"
+        return f"ended with exit code {status}"
     try:
-        return f"is killed by {signal.Signals(-status).name}"
+        return f"was killed by {signal.Signals(-status).name}"
     except ValueError:
-        return f"is killed by signal {-status}"
+        return f"was killed by signal {-status}"

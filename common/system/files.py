@@ -10,17 +10,17 @@ from pathlib import Path
 from common.errors import InputError
 
 SUITE = Path(__file__).resolve().parents[2]
-"""The folder that this `common/` lies in."""
+"""The folder that contains this `common/`."""
 
 
 def given_path(text: str | Path) -> Path:
-    """The path that a user has given, with ~ expanded also where no shell has done it.
+    """The path that a user gave, with ~ expanded even where no shell did it.
 
     Raises:
         InputError: if it is empty, or there is no such user.
     """
     if not str(text).strip():
-        raise InputError("an empty path; expected a folder or a file, . for this folder")
+        raise InputError("empty path; expected a folder or a file, such as . for this folder")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -28,19 +28,20 @@ def given_path(text: str | Path) -> Path:
 
 
 def write(path: Path, data: bytes | str, within: Path) -> None:
-    """Write the file `path`, all at once; `within` is the folder that the user named, above it.
+    """Write the file `path` atomically; `within` is the folder above it that the user named.
 
     Raises:
-        InputError: if it cannot be written, or a folder on the way from `within` is a link. What was there
-            before is then as it was.
+        InputError: if it cannot be written, or a folder on the way from `within` is a link. The old file is
+        then
+            unchanged.
     """
     write_all({path: data}, within)
 
 
 def write_all(files: Mapping[Path, bytes | str], within: Path) -> None:
-    """Write `files`, each as `write` does, and none before all are whole on the disk.
+    """Write `files`, each as `write` does, and none before all are complete on the disk.
 
-    Only a process that is killed between two renames leaves some of them new and the rest as they were.
+    Only a process killed between two renames leaves some of them new and the rest old.
 
     Raises:
         InputError: as `write`.
@@ -51,7 +52,7 @@ def write_all(files: Mapping[Path, bytes | str], within: Path) -> None:
             with told_of(path.parent):
                 refuse_links(path.parent, within)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                # of its own name, so that two writers cannot mix; renamed once it is whole
+                # with its own name, so that two writers cannot mix; renamed once it is complete
                 temporaries[path] = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
                 temporaries[path].write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
         for path, temporary in temporaries.items():
@@ -64,9 +65,9 @@ def write_all(files: Mapping[Path, bytes | str], within: Path) -> None:
 
 
 def refuse_links(folder: Path, within: Path) -> None:
-    """See that no folder from `within`, which may be a link, down to `folder` is one.
+    """Check that no folder below `within` (itself allowed to be a link) down to `folder` is a link.
 
-    Results that came from somebody else may hold links to anywhere.
+    Results from somebody else may contain links to anywhere.
 
     Raises:
         InputError: for the first link.
@@ -79,7 +80,7 @@ def refuse_links(folder: Path, within: Path) -> None:
 
 
 def refuse_links_in(folder: Path) -> None:
-    """See that neither `folder` nor anything in it is a link.
+    """Check that neither `folder` nor anything in it is a link.
 
     Raises:
         InputError: for the first link.
@@ -91,23 +92,23 @@ def refuse_links_in(folder: Path) -> None:
 
 
 def _link(path: Path) -> InputError:
-    return InputError(f"{path}: is a link, and results are never written through one; remove it")
+    return InputError(f"{path}: is a link, and results are never written through links; remove it")
 
 
 @contextmanager
 def told_of(folder: Path) -> Iterator[None]:
-    """Say of an error of the file system that it is one, and where, in one line."""
+    """Report an error of the file system in one line, with its place."""
     try:
         yield
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(
-            f"{folder}: cannot be written: {why}; what is finished is kept, the same command goes on from it"
+            f"{folder}: cannot be written: {why}; finished work is kept; run the same command to continue"
         ) from error
 
 
 def is_installed(root: Path) -> bool:
-    """Whether an installer has put the replications of `root` where they are, to be read and not written."""
+    """Whether an installer put the replications of `root` there, to be read and not written."""
     return _is_installed(root.resolve())
 
 
@@ -117,7 +118,9 @@ def _is_installed(whole: Path) -> bool:
         if folder.name in ("site-packages", "dist-packages"):
             return True
         start = (whole / "replications").relative_to(folder).as_posix() + "/"
-        for record in folder.glob("*.dist-info/RECORD"):  # a package may also be put anywhere, with --target
+        for record in folder.glob(
+            "*.dist-info/RECORD"
+        ):  # a package may also be installed anywhere, with --target
             if f"\n{start}" in "\n" + record.read_text(encoding="utf-8", errors="replace"):
                 return True
     return False

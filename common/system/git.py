@@ -1,4 +1,4 @@
-"""What git says of a root: at which commit its code is, and whether its claims are older than its results."""
+"""What git knows about a root: the commit of its code, and whether its claims are older than its results."""
 
 import os
 import shlex
@@ -10,16 +10,16 @@ from common.errors import InputError, one_line
 from common.system.files import is_installed
 
 _WHOLE = [".", ":!expected/*.record.yaml", ":!expected/*.samples.parquet", ":!*README.md"]
-"""What may be changed: all but what `replicate record` writes."""
+"""The files whose changes count: all except those that `replicate record` writes."""
 
 _DECIDING = ["replications", "expected", "common"]
-"""The folders whose files decide what comes out, as far as a root has them."""
+"""The folders whose files decide the results, as far as a root has them."""
 
 
 def commit(root: Path) -> str:
-    """The commit that the code at `root` is at, with `+` if it was changed since; `unknown` outside git.
+    """The commit of the code at `root`, with `+` if it was changed since; `unknown` outside git.
 
-    A repository that only lies around a root is not the root's: git must have its replications.
+    A repository around a root counts only if git tracks the root's replications.
     """
     try:
         if not _git(root, "ls-files", "--", "replications"):
@@ -31,12 +31,12 @@ def commit(root: Path) -> str:
 
 
 def committed(root: Path, files: Sequence[Path]) -> str:
-    """The commit of `root`, in which all its code and claims are, `files` among them.
+    """The commit of `root`, which must contain all its code and claims, including `files`.
 
     Raises:
-        InputError: if they are not, or git cannot say so.
+        InputError: if it does not, or git cannot tell.
     """
-    why = "a record needs code and claims that are committed, as margins come before results"
+    why = "code and claims must be committed before a record, as acceptance regions come before results"
     first = f"`git -C {shlex.quote(str(root))} add .`, and commit"
     if is_installed(root):
         raise InputError(f"{root}: is installed; {why}: record in a clone of its repository, with --root")
@@ -46,13 +46,15 @@ def committed(root: Path, files: Sequence[Path]) -> str:
         tracked = _names(_git(root, "ls-files", "-z", "--", *names))
         changed, left_out = _changed(root), _left_out(root)
     except FileNotFoundError:
-        raise InputError(f"{root}: git is not found; {why}: install git") from None
+        raise InputError(f"{root}: git was not found; {why}: install git") from None
     except OSError as error:
         raise InputError(f"{root}: git cannot be run: {one_line(error)}; {why}") from None
     except subprocess.CalledProcessError as error:
         said = one_line(error.stderr)
         if "not a git repository" in said:
-            raise InputError(f"{root}: in no git repository; {why}: `git init` there, then {first}") from None
+            raise InputError(
+                f"{root}: not in a git repository; {why}: run `git init` there, then {first}"
+            ) from None
         raise InputError(f"{root}: git says: {said}; {why}") from None
     try:
         head = _git(root, "rev-parse", "--short=12", "--verify", "HEAD").strip()
@@ -62,18 +64,18 @@ def committed(root: Path, files: Sequence[Path]) -> str:
         how = f"`git -C {shlex.quote(str(root))} add --force {shlex.quote(untracked[0])}`, and commit"
         raise InputError(f"{root}: git does not track {untracked[0]}; {why}: {how}")
     if changed:
-        raise InputError(f"{root}: {changed[0]} is not as committed; {why}: {first}")
+        raise InputError(f"{root}: {changed[0]} has uncommitted changes; {why}: {first}")
     return head
 
 
 def _changed(root: Path) -> list[str]:
-    """What is not as in the last commit, or is new; whatever the user's own settings leave out."""
+    """The files that differ from the last commit or are new, whatever the user's settings exclude."""
     asked = ("--untracked-files=normal", "--ignore-submodules=none", "--no-renames", "-z")
     return [name[3:] for name in _names(_git(root, "status", "--porcelain", *asked, "--", *_WHOLE))]
 
 
 def _left_out(root: Path) -> list[str]:
-    """The code and claims that git does not track, also where it is told to ignore them."""
+    """The code and claims that git does not track, including ignored files."""
     others = _names(_git(root, "ls-files", "-z", "--others", "--", *_DECIDING))
     return [
         name
@@ -88,7 +90,7 @@ def _names(text: str) -> list[str]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    # what is set for another repository, in a hook, say, is not of this one
+    # variables set for another repository, as in a hook, must not apply here
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     done = subprocess.run(

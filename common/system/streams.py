@@ -1,6 +1,6 @@
-"""Standard output and error as the command has them: whoever reads them may go away at any moment.
+"""Standard output and error as the command uses them: their reader may disappear at any moment.
 
-This module imports nothing that takes time.
+This module imports nothing slow.
 """
 
 import errno
@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 
 def guard() -> list[OSError]:
-    """Guard the streams of this process from now on, see `guarded`, which this gives the list of."""
+    """Guard the streams of this process from now on; returns the list that `guarded` yields."""
     if isinstance(raw := getattr(getattr(sys.stdout, "buffer", None), "raw", None), _Guarded):
         return raw.lost
     _reopen()
@@ -26,11 +26,11 @@ def guard() -> list[OSError]:
 
 @contextmanager
 def guarded() -> Iterator[list[OSError]]:
-    """Let nobody notice within that a stream's reader goes away: what is written from then on is dropped.
+    """A context in which it goes unnoticed that a stream's reader disappears: later output is dropped.
 
-    So is it where a stream cannot be written for another reason, such as a full disk. The list that is given
-    then holds why, if that is standard output. Streams that were put in place of the process's own are left
-    as they are.
+    So it is when a stream cannot be written for another reason, such as a full disk; if that stream is
+    standard output, the reason is added to the list that is yielded. Streams that replace the process's own
+    are not changed.
     """
     before = sys.stdout, sys.stderr
     try:
@@ -42,9 +42,9 @@ def guarded() -> Iterator[list[OSError]]:
 
 
 def _reopen() -> None:
-    """Put the null device where the process was started without a standard stream.
+    """Open the null device for each standard stream that the process was started without.
 
-    Else the next file that is opened takes its number, and gets what is printed.
+    Otherwise the next file to be opened would take the stream's number, and receive what is printed.
     """
     for number in range(3):
         try:
@@ -54,7 +54,7 @@ def _reopen() -> None:
 
 
 def _guard(stream: TextIO | None, own: TextIO | None, number: int, lost: list[OSError]) -> TextIO:
-    """The stream of this number, guarded if it is the process's own; `lost` gets why it cannot be written."""
+    """The stream with this number, guarded if it is the process's own; errors are appended to `lost`."""
     if stream is not None and stream is not own:
         return stream
     if stream is not None:
@@ -62,7 +62,7 @@ def _guard(stream: TextIO | None, own: TextIO | None, number: int, lost: list[OS
     return io.TextIOWrapper(
         io.BufferedWriter(_Guarded(number, lost)),
         encoding=stream.encoding if stream else "utf-8",
-        errors="backslashreplace",  # a name that the encoding lacks is no reason to end
+        errors="backslashreplace",  # a character that the encoding lacks is no reason to fail
         line_buffering=stream is None or stream.isatty() or number == 2,
     )
 
@@ -73,7 +73,7 @@ class _Guarded(io.FileIO):
         self.lost = lost
 
     def write(self, data: Any) -> int:
-        """Write, or drop from now on what cannot be written."""
+        """Write; after an error, drop everything from now on."""
         try:
             return super().write(data)
         except OSError as error:
@@ -85,7 +85,7 @@ class _Guarded(io.FileIO):
         return memoryview(data).nbytes
 
     def _is_gone(self, error: OSError) -> bool:
-        """Whether nobody reads what would be written: a pipe's other end, or a terminal, was closed."""
+        """Whether the reader is gone: the other end of a pipe, or a terminal, was closed."""
         if isinstance(error, ConnectionError) or error.errno == errno.EBADF:
             return True
         return error.errno == errno.EIO and stat.S_ISCHR(os.fstat(self.fileno()).st_mode)

@@ -1,1 +1,1 @@
-"""From the instances table and the claims in `expected/` to verdicts, beside the record."""
+"""From the instances table and the claims in `expected/` to verdicts, compared with the record."""

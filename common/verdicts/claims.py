@@ -1,4 +1,4 @@
-"""Published claims, as the files in `expected/` have them: `load_claims(path, code)`."""
+"""Published claims, as written in the files in `expected/`: `load_claims(path, code)`."""
 
 import functools
 import inspect
@@ -22,7 +22,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 _MOST = float(np.finfo(np.float32).max)
-"""No estimate is larger: networks are of float32."""
+"""No estimate is larger: networks compute in float32."""
 
 PARTS = {
     "published": [{"published", "margin"}],
@@ -31,11 +31,11 @@ PARTS = {
     "fraction": [{"bound"}, {"published", "margin"}],
     "fit": [{"bound", "power"}],
 }
-"""Which keys a claim of each kind needs besides those of every claim: one of these sets."""
+"""The keys that a claim of each kind needs beyond those of every claim: one of these sets."""
 
 
 class Verdict(StrEnum):
-    """The answer to the question whether a claim was reproduced."""
+    """Whether a claim was reproduced."""
 
     REPRODUCED = "reproduced"
     NOT_REPRODUCED = "not reproduced"
@@ -52,11 +52,11 @@ class Source(Strict):
     """The section, figure or table."""
     read_by: Literal["text", "digitised", "derived", "code"]
     """How it was read: stated in the text, digitised from a figure, or taken from published code. `derived`
-    marks a claim that this suite makes, not the paper; the two are counted apart."""
+    marks a claim that this suite makes, not the paper; the two are counted separately."""
 
 
 class Published(Strict):
-    """A published number and what is known of its error; what is not known is absent."""
+    """A published number and what is known about its error; leave out what is not known."""
 
     value: Finite
     """The number."""
@@ -72,7 +72,7 @@ class Published(Strict):
     @model_validator(mode="after")
     def _has_sample_size(self) -> Self:
         if self.sd is not None and self.n is None:
-            raise ValueError("sd needs n, the number of networks that it is over")
+            raise ValueError("sd needs n, the number of networks (or runs) that it was computed from")
         return self
 
     @property
@@ -88,34 +88,36 @@ class Published(Strict):
 
 
 class Theory(Strict):
-    """A value that a theory gives, without error."""
+    """A value that theory predicts, without error."""
 
     value: Finite
     """The number."""
 
 
 class Margin(Strict):
-    """How far from the value still counts as the same result, and the rule that says so.
+    """The half width of the acceptance region around a published or theoretical value, and its reason.
 
     The rule `published_precision` is 2 · 1.96 standard errors of the published number. The interval of the
-    difference is at least 1.96 of them wide on each side, so this is the smallest margin at which a same
+    difference is at least 1.96 of them wide on each side, so this is the smallest margin at which an equal
     result passes with 95 % power when our own error is negligible.
     """
 
     rule: Text
     """Where the margin comes from: `published_precision`, or the reason in words."""
     value: Positive | None = None
-    """The margin; left out with the rule `published_precision`."""
+    """The half width; leave it out with the rule `published_precision`."""
 
     @model_validator(mode="after")
     def _has_one_value(self) -> Self:
         if (self.rule == "published_precision") != (self.value is None):
-            raise ValueError("give either the rule published_precision, or a value with its rule")
+            raise ValueError(
+                "give either the rule published_precision without a value, or a value with its own rule"
+            )
         return self
 
 
 class Bound(Strict):
-    """A one-sided acceptance region, and the rule that it follows."""
+    """A one-sided acceptance region, and its reason."""
 
     rule: Text
     """Where the bound comes from, in words."""
@@ -132,7 +134,7 @@ class Bound(Strict):
 
 
 class Power(Strict):
-    """With how many seeds a goodness-of-fit test sees what it is meant to see, and the rule that says so."""
+    """How many seeds a goodness-of-fit test needs to detect what it is meant to detect, and the reason."""
 
     seeds: PositiveInt
     """How many seeds the test needs."""
@@ -141,24 +143,25 @@ class Power(Strict):
 
 
 class Estimate(Strict):
-    """A function of the replication's code, or the mean of a metric over the rows `at` given factors.
+    """A function of the replication's code, or the mean of a metric over the rows at given factor values.
 
     A function whose first parameter is `table` is empirical; for a fraction it returns a Series of bool, one
-    entry per unit judged, else a float, and it raises `ValueError` where it cannot be formed. A function
-    without `table` is exact theory. An empirical estimate must be smooth in the seeds: for a median or a
-    maximum over seeds the jackknife fails (a median over 10 seeds is covered in 75 % of cases, not in 95 %).
+    entry per unit judged, otherwise a float; it raises `ValueError` where there is no estimate. A function
+    without `table` is exact theory. An empirical estimate must be smooth in the seeds: the jackknife fails
+    for a median or a maximum over seeds (its interval covers a median over 10 seeds in 75 % of cases, not 95
+    %).
     """
 
     function: Text | None = None
     """The name of a function in the replication's code."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the function by name, beside the table."""
+    """Arguments of the function by name, other than the table."""
     metric: Text | None = None
     """A column of the instances table; give exactly one of `function` and `metric`."""
     at: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """With `metric`: the values of factors that select the rows."""
+    """With `metric`: the factor values that select the rows."""
     statistic: Literal["mean"] = "mean"
-    """With `metric`: what is taken over the rows."""
+    """With `metric`: the statistic over the rows."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -166,40 +169,40 @@ class Estimate(Strict):
             raise ValueError("give exactly one of function and metric")
         foreign = {"at", "statistic"} if self.function else {"args"}
         if both := sorted(foreign & self.model_fields_set):
-            raise ValueError(f"{both[0]} does not go with {'function' if self.function else 'metric'}")
+            raise ValueError(f"{both[0]} cannot be combined with {'function' if self.function else 'metric'}")
         return self
 
 
 class Claim(Strict):
     """One published statement and how it is tested.
 
-    A claim of kind `fit` is that many numbers are all as said. Its estimate is a p-value, and `bound`'s
-    at_least the rate of false alarms: below it the claim is not reproduced, above it reproduced if there are
-    seeds enough for the test to have seen a difference, as `power` says.
+    A claim of kind `fit` says that many numbers all agree with what was published. Its estimate is a p-value,
+    and `bound.at_least` is the false-alarm rate: below it the claim is not reproduced; above it the claim is
+    reproduced if there are enough seeds for the test to detect a difference, as `power` says.
     """
 
     statement: Text
-    """What was published, in a line that can be read alone."""
+    """What was published, in one line that can be read on its own."""
     kind: Literal["published", "theory", "ordering", "fraction", "fit"]
     """What the estimate is compared with; it decides which other keys are needed."""
     source: Source
-    """Where the statement stands."""
+    """Where the statement was published."""
     estimate: Estimate
     """What is computed from our networks."""
     published: Published | None = None
     """The published number."""
     theory: Theory | None = None
-    """The number that theory gives."""
+    """The value that theory predicts."""
     margin: Margin | None = None
-    """How far from that number the acceptance region reaches."""
+    """How far the acceptance region reaches on either side of that number."""
     bound: Bound | None = None
-    """The end of an acceptance region that is open on the other side."""
+    """The one end of an acceptance region that is open on the other side."""
     power: Power | None = None
     """For kind `fit`: how many seeds the test needs."""
     profiles: list[Text] | None = Field(default=None, min_length=1)
-    """The profiles that have the networks of this claim; in others it is not judged. Default: all."""
+    """The profiles that have the networks of this claim; it is not judged in the others. Default: all."""
     investigated: Text | None = None
-    """What was found out about a claim that was not reproduced."""
+    """What is known about why a claim was not reproduced."""
 
     @model_validator(mode="after")
     def _has_its_parts(self) -> Self:
@@ -210,12 +213,15 @@ class Claim(Strict):
             raise ValueError(f"kind {self.kind} needs {wanted}, got {', '.join(sorted(given)) or 'none'}")
         if self.margin and self.margin.value is None and not self.published_half_width:
             raise ValueError(
-                "margin published_precision needs a published error: sd and n, reading_error or resolution"
+                "the margin rule published_precision needs the error of the published number: "
+                "sd and n, reading_error or resolution"
             )
         if self.kind == "fraction" and self.estimate.metric:
-            raise ValueError("kind fraction needs estimate.function, which says of each unit: true or false")
+            raise ValueError(
+                "kind fraction needs estimate.function, which returns true or false for each unit"
+            )
         if self.kind == "fit" and (self.estimate.metric or not self.bound or self.bound.at_least is None):
-            raise ValueError("kind fit needs estimate.function, a p-value, and bound.at_least")
+            raise ValueError("kind fit needs estimate.function, which returns a p-value, and bound.at_least")
         return self
 
     @model_validator(mode="after")
@@ -224,12 +230,18 @@ class Claim(Strict):
         least, most = (-_MOST, _MOST) if self.kind not in ("fraction", "fit") else (0.0, 1.0)
         ends = "" if most > 1 else " from 0 to 1"
         if self.bound is None and (low < -_MOST or high > _MOST):
-            raise ValueError("the margin reaches beyond all numbers of float32; set a smaller one")
+            raise ValueError(
+                "the acceptance region reaches beyond the range of float32; set a smaller margin"
+            )
         if low <= least and high >= most:
-            raise ValueError(f"any number{ends} is accepted, so the claim cannot fail; set a tighter bound")
-        # an interval of a fraction never lies at 0 or 1 alone
+            problem = f"the acceptance region holds every number{ends}, so the claim cannot fail"
+            raise ValueError(f"{problem}; set a tighter bound")
+        # the interval of a fraction is never 0 or 1 alone
         if low >= most or high <= least:
-            raise ValueError(f"no number{ends} is accepted, so the claim cannot pass; set a wider bound")
+            problem = (
+                f"no interval of numbers{ends} fits into the acceptance region, so the claim cannot pass"
+            )
+            raise ValueError(f"{problem}; set a wider bound")
         return self
 
     @property
@@ -239,7 +251,10 @@ class Claim(Strict):
 
     @property
     def region(self) -> Interval:
-        """The values that count as reproduced, both ends included."""
+        """The acceptance region: the values that count as the same result, both ends included.
+
+        The margin around the published or theoretical value, or what lies on one side of the bound.
+        """
         if self.bound is not None:
             low, high = self.bound.at_least, self.bound.at_most
             return (-math.inf if low is None else low, math.inf if high is None else high)
@@ -258,7 +273,7 @@ class ClaimsFile(Strict):
 
 
 class Claims(dict[str, Claim]):
-    """The claims of a replication by name, those of all profiles: what its figures get beside the table."""
+    """The claims of a replication by name, in all profiles: passed to its figures with the table."""
 
     def __missing__(self, name: str) -> Claim:
         raise LookupError(f"no claim {name!r}; {nearest(name, list(self))}")
@@ -286,10 +301,10 @@ def claims_document(path: Path) -> Document:
 
 
 def load_claims(path: Path, code: ModuleType) -> Claims:
-    """The claims in the file `path`, by name; `code` is the module that has their estimates.
+    """The claims in the file `path`, by name; `code` is the module with their estimates.
 
     Raises:
-        InputError: for the first mistake, with its file, line and key, and what would be right.
+        InputError: for the first mistake, with its file, line and key, and what is expected.
     """
     document = claims_document(path)
     claims = read_claims(document)
@@ -298,7 +313,7 @@ def load_claims(path: Path, code: ModuleType) -> Claims:
 
 
 def read_claims(document: Document) -> Claims:
-    """The claims in a document, by name, without the code of their estimates.
+    """The claims in a document, by name; the code of their estimates is not needed.
 
     Raises:
         InputError: for the first mistake, with its file, line and key.
@@ -307,10 +322,10 @@ def read_claims(document: Document) -> Claims:
 
 
 def check_functions(document: Document, claims: Mapping[str, Claim], code: ModuleType) -> None:
-    """See that the module `code` has the functions that `claims` of `document` are estimated by.
+    """Check that the module `code` has the functions that estimate the `claims` of `document`.
 
     Raises:
-        InputError: for the first that it lacks, or whose arguments it refuses.
+        InputError: for the first function that is missing, or does not take its arguments.
     """
     for name, claim in claims.items():
         if claim.estimate.function is not None:
@@ -331,10 +346,10 @@ def _check_function(document: Document, place: Place, claim: Claim, code: Module
 
 
 def is_empirical(claim: Claim, code: ModuleType) -> bool:
-    """Whether the estimate of a claim is formed from the instances table; else it is exact theory."""
+    """Whether a claim is estimated from the instances table; otherwise it is exact theory."""
     return claim.estimate.function is None or _takes_table(getattr(code, claim.estimate.function))
 
 
-@functools.cache  # asked for every claim and seed, and a signature takes long to read
+@functools.cache  # called for every claim and seed, and a signature takes long to read
 def _takes_table(function: Callable[..., object]) -> bool:
     return next(iter(inspect.signature(function).parameters), "") == "table"

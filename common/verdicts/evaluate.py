@@ -20,24 +20,25 @@ from common.errors import InputError, blamed
 from common.specs.document import nearest
 from common.statistics import Interval, fraction_interval, jackknife, t_quantile, widen
 from common.style import themed
+from common.system.text import counted
 from common.verdicts.claims import Claim, Claims, Estimate, Verdict, is_empirical
 
 MOST_SEEDS = 1_000_000
-"""More seeds than anyone trains: a claim that they would not decide is one that no number decides."""
+"""More seeds than anyone trains: a claim that this many would not decide counts as undecidable."""
 
 
 AGREEING = 6
-"""So many seeds must agree before most of all can be said to: from six on, the exact binomial interval of the
+"""How many seeds must agree before most seeds can be said to: from six on, the exact binomial interval of the
 share of seeds with this outcome lies above 1/2, as .025^(1/6) = .54 (Clopper & Pearson 1934)."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a claim.
+    """The outcome of a claim.
 
     `low` and `high` are the interval that was judged, widened by the error of the published number (infinite
     if one seed gives none); `samples` are the estimates with one seed left out, in the order of the seeds;
-    `more_seeds` would decide an inconclusive claim (None: no number would).
+    `more_seeds` would decide an inconclusive claim (None: no number of seeds would).
     """
 
     name: str
@@ -53,7 +54,7 @@ class Outcome:
 
 
 def verdict_of(interval: Interval, region: Interval) -> Verdict:
-    """Whether `interval` lies inside `region` (ends included), apart from it, or neither."""
+    """Whether `interval` lies inside `region` (ends included), outside it, or neither."""
     low, high = interval
     if math.isnan(low) or math.isnan(high):
         return Verdict.INVALID
@@ -65,10 +66,10 @@ def verdict_of(interval: Interval, region: Interval) -> Verdict:
 def more_seeds(
     value: float, interval: Interval, seeds: int, half_width: float, region: Interval
 ) -> int | None:
-    """How many seeds beyond `seeds` would decide a claim, None if no number would.
+    """How many seeds beyond `seeds` would decide a claim, None if no number of seeds would.
 
-    The estimate is taken to stay, and its `interval` to shrink as t(seeds - 1) / sqrt(seeds); the half width
-    of the published number's interval does not shrink.
+    The estimate is assumed to stay, and its `interval` to shrink as t(seeds - 1) / sqrt(seeds); the half
+    width of the published number's interval does not shrink.
     """
     if seeds < 2:
         return None
@@ -88,15 +89,15 @@ def evaluate(
 ) -> dict[str, Outcome]:
     """The outcome of each claim on the instances `table`, one row per network with its `seed`.
 
-    Seeds are the independent unit: instances of one seed share their random numbers. Where all agree, that is
-    an outcome without spread if they are `AGREEING` or more, or `of_control`: what breaks networks on purpose
-    may break all in the same way.
+    Seeds are the independent units: instances of one seed share their random numbers. Where all seeds agree,
+    the outcome has no spread if there are at least `AGREEING` seeds, or if it is `of_control`: what breaks
+    networks on purpose may break all of them in the same way.
     """
     seeds = np.unique(table["seed"])
     values: dict[str, list[float]] = {name: [] for name in claims}
     units: dict[str, int] = {}
     problems: dict[str, str] = {}
-    # which rows a function takes it alone knows, and whether it would pass over a NaN
+    # only a function itself knows which rows it takes, and whether it would skip a NaN
     if "loss" in table and (lost := int(table["loss"].isna().sum())):
         problem = f"{lost} of {len(table)} networks diverged"
         problems = {
@@ -143,7 +144,7 @@ def evaluate(
 
 
 def _interval(values: list[float], units: int, agrees: bool, of_control: bool, empirical: bool) -> Interval:
-    """The 95 % interval of an estimate, without the error of what was published."""
+    """The 95 % interval of an estimate, without the error of the published number."""
     value, *samples = values
     if units:
         return fraction_interval(value, units, samples)
@@ -154,23 +155,24 @@ def _interval(values: list[float], units: int, agrees: bool, of_control: bool, e
 
 def _is_constant(values: list[float]) -> bool:
     """Whether the estimate is the same whichever seed is left out."""
-    # relative, as equal data can differ in the last digit when summed in another order
+    # relative, because equal data can differ in the last digit when summed in another order
     return len(values) > 2 and bool(np.ptp(values[1:]) <= 1e-12 * np.max(np.abs(values)))
 
 
 def _why_constant(claim: Claim, code: ModuleType, table: pd.DataFrame, value: float) -> str | None:
-    """Why an estimate that is the same whichever seed is left out is no outcome, None if all seeds agree.
+    """Why an estimate that is the same whichever seed is left out cannot be judged, None if all seeds agree.
 
-    The networks of all seeds may be one and the same, or it may not see each seed, as a median does not. Or
-    it compares where nothing differs: a function that gives the very end of a region, such as a lead of 0.
+    The networks of all seeds may be identical, or the estimate may not depend on every seed, as with a
+    median. Or it compares equal things: a function that returns exactly an end of the region, such as a lead
+    of 0.
     """
     if claim.estimate.function and value in claim.region:
-        return f"every choice of seeds gives {value:.4g}, an end of the region: no spread where it is due"
+        return f"every choice of seeds gives {value:.4g}, exactly an end of the acceptance region"
     sweep = [*table.columns[: table.columns.get_loc("seed")]]
     measured = table.drop(columns=[*sweep, "seed"])
     groups = measured.groupby([table[name] for name in sweep], dropna=False) if sweep else measured
     if bool((groups.nunique(dropna=False) == 1).to_numpy().all()):
-        return "the networks of all seeds are one and the same: all that is measured of them is equal"
+        return "the networks of all seeds are identical: all of their metrics are equal"
     alone = []
     for _, rows in table.groupby("seed"):
         try:
@@ -178,27 +180,29 @@ def _why_constant(claim: Claim, code: ModuleType, table: pd.DataFrame, value: fl
         except (ValueError, KeyError):
             alone.append(math.nan)
     if not np.ptp(alone) <= 1e-12 * np.max(np.abs(alone)):
-        return "every choice of seeds gives the same, and single seeds do not: the estimate does not see each"
+        return (
+            "every choice of seeds gives the same, but single seeds differ: the estimate ignores some seeds"
+        )
     return None
 
 
 def draw(code: ModuleType, table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
-    """The figures of a replication by name, as `figures` of its module draws them, in the theme of all.
+    """The figures of a replication by name, drawn by its module's `figures` in the common theme.
 
     Raises:
-        InputError: if it cannot.
+        InputError: if they cannot be drawn.
     """
     with _in_code(code, "figures"), themed():
         figures: dict[str, Figure] = code.figures(table, claims)
         if not isinstance(figures, dict) or not all(isinstance(one, Figure) for one in figures.values()):
-            raise InputError(f"{_file(code)}: figures() must return a dict of matplotlib's figures by name")
+            raise InputError(f"{_file(code)}: figures() must return a dict of matplotlib figures by name")
         for figure in figures.values():
             figure.draw_without_rendering()  # much of a theme, such as the ticks, is read only now
     return figures
 
 
 def _in_code(code: ModuleType, name: str) -> AbstractContextManager[None]:
-    """In which a fault of the function `name` of a replication is told in one line."""
+    """A context that reports an error in a replication's function `name` in one line."""
     return blamed(f"{name}()", at=_file(code), after="; what was trained is stored")
 
 
@@ -207,7 +211,7 @@ def _file(code: ModuleType) -> str:
 
 
 def _estimate(claim: Claim, code: ModuleType, table: pd.DataFrame) -> tuple[float, int]:
-    """The estimate on `table`, and for a fraction how many units it is of."""
+    """The estimate on `table`, and for a fraction the number of its units."""
     if claim.estimate.function is None:
         return _mean(claim.estimate, table), 0
     function = getattr(code, claim.estimate.function)
@@ -218,7 +222,7 @@ def _estimate(claim: Claim, code: ModuleType, table: pd.DataFrame) -> tuple[floa
         return float(result), 0
     judged = np.asarray(result)
     if not judged.size:
-        raise ValueError("no unit to judge")
+        raise ValueError("there are no units to judge")
     if judged.dtype != np.bool_:
         raise TypeError(f"{function.__name__}: a fraction needs a Series of bool, got {judged.dtype}")
     return float(judged.mean()), judged.size
@@ -226,7 +230,7 @@ def _estimate(claim: Claim, code: ModuleType, table: pd.DataFrame) -> tuple[floa
 
 def _mean(estimate: Estimate, table: pd.DataFrame) -> float:
     _check_column(str(estimate.metric), table)
-    # numpy's mean, as that of pandas would leave out NaN
+    # numpy's mean, because pandas' would leave out NaN
     return float(np.mean(table[estimate.metric].to_numpy()[rows_at(estimate, table)]))
 
 
@@ -236,10 +240,10 @@ def _check_column(column: str, table: pd.DataFrame) -> None:
 
 
 def rows_at(estimate: Estimate, table: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.bool_]]":
-    """Which rows of `table` the `at` of an estimate says.
+    """Which rows of `table` the `at` of an estimate selects.
 
     Raises:
-        ValueError: if there is none, or no such column.
+        ValueError: if there are none, or there is no such column.
     """
     chosen = np.ones(len(table), dtype=bool)
     for factor, wanted in estimate.at.items():
@@ -269,7 +273,7 @@ def _outcome(name: str, claim: Claim, values: list[float], own: Interval, *, agr
     verdict, more = verdict_of(interval, region), None
     if agrees and math.isinf(own[0]):
         more = AGREEING - len(samples)
-        few = f"all {len(samples)} seeds give {value:.4g}, which says little of others"
+        few = f"all {len(samples)} seeds give {value:.4g}, which says little about other seeds"
         reason = f"{few}; {more} more would decide"
         return Outcome(name, claim, value, *interval, region, samples, verdict, more, reason)
     if verdict is Verdict.INCONCLUSIVE:
@@ -277,7 +281,7 @@ def _outcome(name: str, claim: Claim, values: list[float], own: Interval, *, agr
     reason = _reason(value, interval, region, verdict, more)
     if agrees:
         share = 0.025 ** (1 / len(samples))
-        reason += f"; all {len(samples)} seeds agree, so more than {share:.0%} of all would"
+        reason += f"; all {len(samples)} seeds agree, so more than {share:.0%} of all seeds would"
     return Outcome(name, claim, value, *interval, region, samples, verdict, more, reason)
 
 
@@ -287,7 +291,10 @@ def _fit_outcome(name: str, claim: Claim, value: float, samples: list[float], se
     reason = _reason(value, (value, value), claim.region, verdict, None)
     if verdict is Verdict.REPRODUCED and seeds < seeds_needed:
         verdict, more = Verdict.INCONCLUSIVE, seeds_needed - seeds
-        reason = f"{value:.4g} is no alarm, but {seeds} seeds show little; {more} more are needed"
+        reason = (
+            f"p = {value:.4g} raises no alarm, but {seeds_needed} seeds are needed to detect a difference"
+        )
+        reason += f"; {more} more would decide"
     return Outcome(name, claim, value, value, value, claim.region, samples, verdict, more, reason)
 
 
@@ -299,8 +306,12 @@ def _reason(value: float, interval: Interval, region: Interval, verdict: Verdict
         return f"{shown} lies inside {_span(region)}"
     if verdict is Verdict.NOT_REPRODUCED:
         return f"{shown} lies outside {_span(region)}"
-    cure = "no number of seeds would decide" if more is None else f"about {more} more seeds would decide"
-    return f"{shown} reaches across an end of {_span(region)}; {cure}"
+    cure = (
+        "no number of seeds would decide"
+        if more is None
+        else f"about {counted(more, 'more seed')} would decide"
+    )
+    return f"{shown} lies partly inside {_span(region)}; {cure}"
 
 
 def _span(interval: Interval) -> str:

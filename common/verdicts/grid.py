@@ -1,4 +1,4 @@
-"""Claims over a grid: `for:`, a table each row of which makes a claim of its own.
+"""Claims over a grid: `for:`, a table in which each row makes one claim.
 
     claims:
       count_m{m}:
@@ -8,9 +8,10 @@
         statement: mean number of polysemantic neurons at m = {m}
         published: {value: "{count}", sd: "{sd}", n: 16}
 
-A name in braces stands for the row's value: alone it keeps its type, within text it is as written in the row.
-A column that no braces name is a key of the claim that its row makes, as `profiles` here. With several claims
-under `claims:` beside `for:`, each row makes all of them in turn. {{ and }} are braces.
+A name in braces stands for the row's value: on its own it keeps its type, within text it appears as written
+in the row. A column that is not used in braces is a key of the row's claim, as `profiles` is here. With
+several claims under `claims:` next to `for:`, each row makes all of them in turn. Write {{ and }} for literal
+braces.
 """
 
 import re
@@ -23,9 +24,10 @@ _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 def expand(document: Document, keys: Collection[str]) -> Document:
-    """`document` with its claims written out, one by one; `keys` are those that a claim may have.
+    """`document` with its claims written out one by one; `keys` are the keys that a claim may have.
 
-    Each value keeps its line. A claim made by a row, and what in it holds a value of the row, has the row's.
+    Each value keeps its line. A claim made by a row, and every value filled in from the row, has the row's
+    line.
 
     Raises:
         InputError: for the first mistake in a grid.
@@ -38,7 +40,7 @@ def expand(document: Document, keys: Collection[str]) -> Document:
 
 
 class _Row(NamedTuple):
-    """A row: where it stands, its values, and the names that any row of its table has."""
+    """A row: its place, its values, and the names of all columns of its table."""
 
     place: Place
     values: dict[str, Any]
@@ -51,7 +53,8 @@ class _Expansion:
         self.keys = keys
         self.claims: dict[str, Any] = {}
         self.origins = {at: origin for at, origin in old.origins.items() if len(at) < 2 or at[0] != "claims"}
-        # columns by line and name: a table that an alias repeats is one, of which some claim uses each column
+        # columns by line and name: a table repeated by an alias counts once, and each column must be used
+        # somewhere
         self.used: set[tuple[str, str]] = set()
         self.unused: dict[tuple[str, str], Place] = {}
 
@@ -61,7 +64,7 @@ class _Expansion:
             if isinstance(entry, dict) and "for" in entry:
                 self._grid(place, entry)
             elif names := _names(name):
-                problem = f"{{{names[0]}}} needs `for`, a list of rows with a value of {names[0]!r}"
+                problem = f"{{{names[0]}}} needs `for`, a list of rows with a value for {names[0]!r}"
                 raise self.old.error(place, problem)
             else:
                 self._check_new(name, place)
@@ -69,7 +72,7 @@ class _Expansion:
         for column, at in self.unused.items():
             if column not in self.used:
                 hint = nearest(column[1], [*self.keys])
-                problem = f"used nowhere as {{{column[1]}}}, and not a key of a claim; {hint}"
+                problem = f"unused column: neither used as {{{column[1]}}} nor a key of a claim; {hint}"
                 raise self.old.error(at, problem)
         return Document({**self.old.data, "claims": self.claims}, self.origins, self.old.path)
 
@@ -79,11 +82,11 @@ class _Expansion:
         at, templates = place[:-1], {str(place[-1]): single}
         if "claims" in entry:
             if foreign := [key for key in single if key != "claims"]:
-                problem = "does not go with `claims`; put it into each of these"
+                problem = "not allowed next to `claims`; put it into each of these claims"
                 raise self.old.error((*place, foreign[0]), problem)
             at, templates = (*place, "claims"), entry["claims"]
             if not isinstance(templates, dict) or not templates:
-                raise self.old.error(at, "expected a mapping of names to claims, at least one")
+                raise self.old.error(at, "expected a mapping of names to claims, with at least one")
         named = {name for template in templates.items() for name in _names([*template])}
         for row in self._rows((*place, "for"), entry["for"]):
             own = [name for name in row.values if name in self.keys and name not in named]
@@ -98,7 +101,7 @@ class _Expansion:
 
     def _rows(self, place: Place, rows: Any) -> list[_Row]:
         if not isinstance(rows, list) or not rows:
-            raise self.old.error(place, "expected a list of rows, - {NAME: VALUE, ...}, at least one")
+            raise self.old.error(place, "expected a list of at least one row, - {NAME: VALUE, ...}")
         for i, row in enumerate(rows):
             if not isinstance(row, dict) or not row:
                 raise self.old.error((*place, i), "expected a row, {NAME: VALUE, ...}")
@@ -111,7 +114,7 @@ class _Expansion:
             raise self.old.error(at, "expected a claim, {KEY: VALUE, ...}")
         if "for" in template:
             raise self.old.error(
-                (*at, "for"), "within another `for`; put its values into the rows of that one"
+                (*at, "for"), "a `for` inside another `for`; put its values into the rows of the outer one"
             )
         name = self._filled_text(str(at[-1]), at, row)
         self._check_new(name, row.place)
@@ -119,7 +122,7 @@ class _Expansion:
         claim = {key: self._filled(value, (*at, key), (*to, key), row) for key, value in template.items()}
         for key in own:
             if key in claim:
-                raise self.old.error((*row.place, key), "given in the row and in the claim; keep one")
+                raise self.old.error((*row.place, key), "given in both the row and the claim; keep one")
             claim[key] = self._kept(row.values[key], (*row.place, key), (*to, key))
         self.claims[name] = claim
         self.origins[to] = self.old.origins[row.place]
@@ -127,11 +130,11 @@ class _Expansion:
     def _check_new(self, name: str, place: Place) -> None:
         if name in self.claims:
             line = _line(self.origins["claims", name])
-            problem = f"the claim {name!r} is already made on line {line}; each needs a name of its own"
+            problem = f"line {line} already makes the claim {name!r}; each claim needs its own name"
             raise self.old.error(place, problem)
 
     def _kept(self, value: Any, at: Place, to: Place) -> Any:
-        """The value at the place `at` as it is, with its lines for the place `to`."""
+        """The value at the place `at`, unchanged, with its lines for the place `to`."""
         self.origins[to] = self.old.origins[at]
         for key, inner in _items(value):
             self._kept(inner, (*at, key), (*to, key))
@@ -153,22 +156,24 @@ class _Expansion:
             if found[0] in ("{{", "}}"):
                 return found[0][0]
             if found[1] is None:
-                raise self.old.error(at, f"a single {found[0]}; write {found[0] * 2} for the character")
+                raise self.old.error(
+                    at, f"a single {found[0]}; write {found[0] * 2} for a literal {found[0]}"
+                )
             name = self._known(found[1], at, row)
             if isinstance(row.values[name], dict | list | None):
-                problem = f"{{{name}}} stands within text, so it must be text or a number"
+                problem = f"{{{name}}} is used within text, so its value must be text or a number"
                 raise self.old.error((*row.place, name), problem)
             return self.old.written((*row.place, name))
 
         return _BRACES.sub(written, text)
 
     def _known(self, name: str, at: Place, row: _Row) -> str:
-        """The name that braces at the place `at` hold, which `row` must have."""
+        """The name in braces at the place `at`, which `row` must have."""
         if name not in row.columns:
             problem = f"no column {name!r} in the rows of `for`; {nearest(name, row.columns)}"
             raise self.old.error(at, problem)
         if name not in row.values:
-            problem = f"no {name!r}, which line {_line(self.old.origins[at])} names; give it in each row"
+            problem = f"this row has no {name!r}, which line {_line(self.old.origins[at])} uses; add it"
             raise self.old.error(row.place, problem)
         return name
 
@@ -178,7 +183,7 @@ def _line(origin: str) -> str:
 
 
 def _names(value: Any) -> list[str]:
-    """The names in braces in a value and what it holds."""
+    """The names in braces in a value and its parts."""
     if isinstance(value, str):
         return [found[1] for found in _BRACES.finditer(value) if found[1] is not None]
     return [name for _, part in _items(value) for name in _names(part)]

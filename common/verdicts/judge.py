@@ -1,4 +1,4 @@
-"""A replication as a whole: its runs and claims, and what became of them beside the record."""
+"""A replication as a whole: its runs, its claims, and their verdicts compared with the record."""
 
 import itertools
 import json
@@ -22,9 +22,9 @@ from common.verdicts.suite import Suite, Written
 class Replication(NamedTuple):
     """A replication's run in one profile, its controls' runs, and its claims.
 
-    `overridden`: the spec was changed, so that nothing is compared with the record. `for_reference`: in more
-    than its seeds, so that verdicts are none on the paper; `not_asked` are then the claims without rows.
-    `all_claims` are those of all profiles, which figures get.
+    `overridden`: the spec was changed, so nothing is compared with the record. `for_reference`: more than its
+    seeds were changed, so verdicts do not apply to the paper; `not_asked` are then the claims without rows.
+    `all_claims` are the claims of all profiles, which are passed to the figures.
     """
 
     files: Files
@@ -43,20 +43,20 @@ class Replication(NamedTuple):
 
     @property
     def runs(self) -> list[Run]:
-        """The run and those of the controls."""
+        """The run and the runs of the controls."""
         return [self.run, *self.controls.values()]
 
     def rejects(self, control: str) -> list[str]:
-        """The claims that a control must lose, of those that are asked."""
+        """The claims that a control must fail, among those that are judged."""
         return [claim for claim in self.run.spec.controls[control].rejects if claim in self.claims]
 
 
 class Judged(NamedTuple):
-    """What became of a replication's claims, and of those that its controls must lose.
+    """The outcomes of a replication's claims, and the verdicts on those that its controls must fail.
 
-    `changes` is what is not as recorded, by chance or not, None where the spec was changed and nothing is
-    compared. `record` is what was compared with, None if there is none; `other_hash`: it is of another spec
-    or other versions.
+    `changes` is what differs from the record, by chance or not; None where the spec was changed and nothing
+    is compared. `record` is the record compared with, None if there is none; `other_hash`: it was made with
+    another spec or other versions.
     """
 
     outcomes: dict[str, Outcome]
@@ -67,7 +67,7 @@ class Judged(NamedTuple):
 
     @property
     def problems(self) -> list[records.Change]:
-        """What is not as recorded, and not by chance."""
+        """What differs from the record by more than chance explains."""
         return [change for change in self.changes or [] if not change.by_chance]
 
 
@@ -92,10 +92,10 @@ def load_replication(
 def load_all(
     written: Sequence[Written], root: Path, out: Path | None = None, keep_weights: str | None = None
 ) -> list[Replication]:
-    """Replications whose files were read: what they name is imported, each spec is resolved once.
+    """Load replications whose files were read: import what they name, and resolve each spec once.
 
     Results are in `out` (default: `results_folder` of each one's own root, of `root` if it is installed).
-    Runs keep the weights of the networks that `keep_weights` says (see `Run`), those of controls keep none.
+    Runs keep the weights of the networks that `keep_weights` selects (see `Run`); controls keep none.
 
     Raises:
         InputError: for the first mistake in a spec, claims or the query.
@@ -127,10 +127,8 @@ def _load(written: Written, out: Path, keep_weights: str | None) -> Replication:
     for control in spec.controls:
         broken = Run(resolve(written.control(control)), out)
         if not _differ(broken.spec, spec):
-            why = f", changed by {', '.join(changed)}," if changed else ""
-            problem = (
-                f"breaks nothing: its networks are some of those of the run{why} so it can lose no claim"
-            )
+            why = f" (changed by {', '.join(changed)})" if changed else ""
+            problem = f"breaks nothing: the run{why} has all of its networks too, so it cannot fail a claim"
             raise written.run.document.error(("controls", control, "set"), problem)
         if replication.rejects(control):
             replication.controls[control] = broken
@@ -138,14 +136,14 @@ def _load(written: Written, out: Path, keep_weights: str | None) -> Replication:
 
 
 def _differ(broken: Spec, spec: Spec) -> bool:
-    """Whether a control has networks that the run has not, other than by their seeds."""
+    """Whether a control has networks that the run does not have, seeds aside."""
     rest, points = _networks(broken)
     rest_of_run, points_of_run = _networks(spec)
     return rest != rest_of_run or not points <= points_of_run
 
 
 def _networks(spec: Spec) -> tuple[dict[str, Any], set[str]]:
-    """What makes the networks of a spec but for their seeds: what all share, and each point of the sweep."""
+    """What defines the networks of a spec, seeds aside: what all share, and each point of the sweep."""
     resolved = spec.resolved()
     rest = {name: value for name, value in resolved.items() if is_of_the_setting(name)}
     rest["trainer"] = {k: v for k, v in rest["trainer"].items() if is_of_the_setting(f"trainer.{k}")}
@@ -162,10 +160,10 @@ def _networks(spec: Spec) -> tuple[dict[str, Any], set[str]]:
 
 @one_thread()
 def judge(replication: Replication, n_claims: int) -> Judged:
-    """The verdicts on stored results, beside the record; `n_claims` are those of the suite, see `Suite`.
+    """The verdicts on stored results, compared with the record; `n_claims` counts the suite's, see `Suite`.
 
     Raises:
-        InputError: if results are not complete.
+        InputError: if results are incomplete.
     """
     spec = replication.run.spec
     tables = {}
@@ -194,12 +192,12 @@ def judge(replication: Replication, n_claims: int) -> Judged:
 
 
 def judge_all(replications: Sequence[Replication], n_claims: Mapping[Path, int]) -> list[Judged]:
-    """`judge` each of them; if there are many, on all processors.
+    """`judge` each replication; if there are many, on all processors.
 
     `n_claims` has the number of claims of each root.
 
     Raises:
-        InputError: if results are not complete.
+        InputError: if results are incomplete.
     """
     counts = [n_claims[replication.files.root] for replication in replications]
     with spread(len(replications)) as spread_map:
@@ -207,12 +205,12 @@ def judge_all(replications: Sequence[Replication], n_claims: Mapping[Path, int])
 
 
 def _with_rows(written: Written, spec: Spec, for_reference: bool) -> tuple[dict[str, Claim], list[str]]:
-    """The claims that are judged in the profile of `spec`, and those that cannot be.
+    """The claims that are judged in the profile of `spec`, and the claims that cannot be.
 
     Only where the spec was changed, `for_reference`, may the sweep lack the rows of a claim.
 
     Raises:
-        InputError: if one names a place that the spec has not, or none is left.
+        InputError: if a claim names a place that the spec does not have, or no claim is left.
     """
     rows, not_asked, document = instances(spec), [], written.claims.document
     for name, claim in written.judged.items():
@@ -224,5 +222,5 @@ def _with_rows(written: Written, spec: Spec, for_reference: bool) -> tuple[dict[
             not_asked.append(name)
     judged = {name: claim for name, claim in written.judged.items() if name not in not_asked}
     if not judged:
-        raise document.error(("claims",), "nothing to judge: all have no rows in the changed sweep")
+        raise document.error(("claims",), "nothing to judge: the changed sweep has no rows for any claim")
     return judged, not_asked

@@ -1,6 +1,6 @@
-"""Our own reference numbers, `expected/<paper>/<result>.record.yaml`: read, written, compared with a run.
+"""The reference results, `expected/<paper>/<result>.record.yaml`: read, written, compared with a run.
 
-Their samples, which nobody reads line by line, stand beside them in `<result>.samples.parquet`.
+Their samples, which nobody reads line by line, are beside them in `<result>.samples.parquet`.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from common.specs.document import Document, Loader, Strict
 from common.specs.find import RESTORE, samples_of, without_record
 from common.statistics import jackknife, jackknife_error, t_quantile, widen
 from common.system.files import write_all
+from common.system.text import counted
 from common.verdicts.claims import Claim, Verdict
 from common.verdicts.evaluate import Outcome, verdict_of
 
@@ -40,20 +41,20 @@ _HEADER = """\
 """
 _DIGITS = 6
 _WIDTH = 130
-"""Of a line: a claim whose name has no more than 45 letters has one to itself."""
+"""Line width: a claim whose name has at most 45 letters fits on one line."""
 
 _COLUMNS = {"profile": "str", "claim": "str", "sample": "int64", "value": "float64"}
-"""Those of the samples, and their types: the samples of a claim are numbered from 0."""
+"""The columns of the samples and their types; the samples of a claim are numbered from 0."""
 
 _Samples = dict[str, list[float]]
-"""The samples of one profile, by claim; a claim without any is left out."""
+"""The samples of one profile, by claim; claims without samples are left out."""
 
-# text in a file is read back as what it looks like, so strict models need the text itself
+# a file holds the verdict as text, which a strict model would not take for a Verdict
 RecordedVerdict = Annotated[Verdict, Field(strict=False)]
 
 
 class RecordedClaim(Strict):
-    """What became of one claim; `samples` are its estimates with one seed left out."""
+    """The outcome of one claim; `samples` are its estimates with one seed left out."""
 
     verdict: RecordedVerdict
     value: float
@@ -71,12 +72,12 @@ class RecordedClaim(Strict):
             raise ValueError(f"a single sample has no spread; {RESTORE}")
         no_interval = math.isinf(self.low) and math.isinf(self.high) and self.verdict is Verdict.INCONCLUSIVE
         if not (no_interval or (self.low <= self.value <= self.high and math.isfinite(self.high - self.low))):
-            raise ValueError(f"low and high must be numbers on both sides of value; {RESTORE}")
+            raise ValueError(f"low and high must be numbers, with value between them; {RESTORE}")
         return self
 
 
 class Record(Strict):
-    """The reference run of one profile: what ran, on what, and what came out."""
+    """The reference run of one profile: what ran, on what device, and the outcomes."""
 
     hash: str
     versions: dict[str, str]
@@ -88,7 +89,7 @@ class Record(Strict):
 
 
 class _Profile(Record):
-    """A record as the YAML file has it: without samples, but with their digest."""
+    """A record as in the YAML file: with a digest of its samples in place of the samples."""
 
     samples: str
 
@@ -98,9 +99,9 @@ class _RecordFile(Strict):
 
 
 class Change(NamedTuple):
-    """One thing that is not as recorded: the claim (or `control: claim`), and what is the matter with it.
+    """One result that differs from the record: the claim (or `control: claim`), and how it differs.
 
-    `by_chance`: the networks differ by no more than they may, and the verdict went to or from inconclusive.
+    `by_chance`: the value moved by no more than it may, and the verdict changed to or from inconclusive.
     """
 
     claim: str
@@ -109,22 +110,22 @@ class Change(NamedTuple):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes all text that our loader would read as something else, such as the commit 123e456."""
+    """Quotes all text that our loader would not read as text, such as the commit 123e456."""
 
     yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
 
 
 def recorded(outcome: Outcome) -> RecordedClaim:
-    """The part of `outcome` that a record keeps, at the precision of a record."""
+    """The part of `outcome` that a record keeps, rounded to its digits."""
     value, low, high, *samples = map(_rounded, [outcome.value, outcome.low, outcome.high, *outcome.samples])
     return RecordedClaim(verdict=outcome.verdict, value=value, low=low, high=high, samples=samples)
 
 
 def load(path: Path) -> dict[str, Record]:
-    """The records in the file `path` and in that of its samples, by profile; none if there are no such files.
+    """The records in the file `path` and its file of samples, by profile; none if there are no such files.
 
     Raises:
-        InputError: if they are not a record, or the samples are not those that it was written with.
+        InputError: if they are not a record, or the samples do not belong to it.
     """
     if problem := without_record(path):
         raise InputError(problem)
@@ -133,20 +134,22 @@ def load(path: Path) -> dict[str, Record]:
     document = Document.load(path)
     for place, origin in document.origins.items():
         if place[2:3] == ("claims",) and place[4:] == ("samples",):
-            why = "is of an older format, with its samples in it"
-            raise InputError(f"{origin}: this record {why}; remove the file and record it anew")
+            why = "has an older format, which includes its samples"
+            raise InputError(f"{origin}: this record {why}; remove the file and run `replicate record`")
     document.validate(_RecordFile)
     beside, profiles = samples_of(path), document.data["profiles"]
     if not os.path.lexists(beside):
         raise InputError(f"{path}: its samples are missing: no {beside.name} beside it; {RESTORE}")
     samples = _load_samples(beside)
     if unknown := [profile for profile in samples if profile not in profiles]:
-        raise InputError(f"{beside}: has samples of the profile {unknown[0]!r}, {path.name} not; {RESTORE}")
+        raise InputError(
+            f"{beside}: has samples of the profile {unknown[0]!r}, which {path.name} lacks; {RESTORE}"
+        )
     records = {}
     for profile, parts in profiles.items():
         own = samples.get(profile, {})
         if parts.pop("samples") != _digest(own):
-            what = f"its samples of the profile {profile!r} are not those that {path.name} was written with"
+            what = f"its samples of the profile {profile!r} do not match the digest in {path.name}"
             raise InputError(f"{beside}: {what}; {RESTORE}")
         for claim, values in own.items():
             if claim not in parts["claims"]:
@@ -158,10 +161,10 @@ def load(path: Path) -> dict[str, Record]:
 
 
 def save(path: Path, records: Mapping[str, Record]) -> None:
-    """Put `records`, by profile, into the file `path` and that of its samples, both at once or not at all.
+    """Write `records`, by profile, to the file `path` and its file of samples, both or neither.
 
-    Samples that are in their file already are not written again: other versions of pyarrow write other bytes.
-    If the process is killed between the two, `load` says so.
+    Samples that are already in their file are not written again: other versions of pyarrow write other bytes.
+    If the process is killed between the two files, `load` reports it.
     """
     samples = {
         profile: {name: claim.samples for name, claim in record.claims.items() if claim.samples}
@@ -206,12 +209,12 @@ def _load_samples(path: Path) -> dict[str, _Samples]:
 
 
 def _by_claim(table: pd.DataFrame) -> dict[str, _Samples]:
-    """What `_table` has put into a file.
+    """The samples in a table that `_table` wrote.
 
     Raises:
         ValueError: if it is another table.
     """
-    # pandas takes texts for `str` or, by a setting of the user's, for `object`
+    # pandas reads text as `str` or, depending on the user's settings, as `object`
     dtypes = ["str" if is_string_dtype(column) else str(column.dtype) for _, column in table.items()]
     if [*zip(table, dtypes, strict=True)] != [*_COLUMNS.items()]:
         raise ValueError(f"the columns are not {', '.join(f'{n} ({t})' for n, t in _COLUMNS.items())}")
@@ -226,7 +229,7 @@ def _by_claim(table: pd.DataFrame) -> dict[str, _Samples]:
 
 
 def _holds(path: Path, samples: Mapping[str, _Samples]) -> bool:
-    """Whether the file `path` is there and has these samples, and no others."""
+    """Whether the file `path` exists and has exactly these samples."""
     try:
         there = _load_samples(path)
     except InputError:
@@ -235,11 +238,11 @@ def _holds(path: Path, samples: Mapping[str, _Samples]) -> bool:
 
 
 def _digest(samples: Mapping[str, Sequence[float]]) -> str:
-    """Of the samples of one profile: of their values, whatever file they are in."""
+    """The digest of one profile's samples: of their values, not of the file."""
     digest = hashlib.sha256()
     for claim, values in sorted(samples.items()):
         numbers = np.array(values, "<f8")
-        numbers[np.isnan(numbers)] = np.nan  # a file does not keep the bits of one
+        numbers[np.isnan(numbers)] = np.nan  # a file does not keep the bits of a NaN
         digest.update(json.dumps([claim, len(values)]).encode() + numbers.tobytes())
     return digest.hexdigest()[:16]
 
@@ -250,21 +253,21 @@ def differences(
     controls: Mapping[str, Mapping[str, Verdict]],
     n_claims: int,
 ) -> list[Change]:
-    """What of `outcomes` and `controls` is not as in `record`, over the keys of both.
+    """Where `outcomes` and `controls` differ from `record`, over the keys of both.
 
-    What is invalid was not judged: it is a problem, whatever the record says.
+    An invalid claim was not judged: it is a problem, whatever the record says.
 
     `n_claims` is the number of claims of the whole suite, over which the budget `FALSE_ALARMS` is split
-    evenly (Bonferroni). The test takes run and record for independent. Reruns with the same seeds differ
-    less than that, so the budget is an upper bound: on another kind of processor, which rounds otherwise,
-    some networks end elsewhere. A control's verdict other than "not reproduced" is always a problem, whatever
-    the record says.
+    evenly (Bonferroni). The test assumes that run and record are independent. Reruns with the same seeds
+    differ less than that, so the budget is an upper bound: on another kind of processor, which rounds
+    differently, only some networks end elsewhere. A control's verdict other than "not reproduced" is always a
+    problem, whatever the record says.
     """
     claims = record.claims if record else {}
     changes = []
     for name in {**claims, **outcomes}:
         if name not in outcomes:
-            changes.append(Change(name, "vanished: it is in the record, but was not evaluated"))
+            changes.append(Change(name, "missing: it is in the record, but was not judged"))
         elif name not in claims:
             changes.append(Change(name, f"new: {outcomes[name].verdict}, not in the record"))
         elif change := _moved(name, claims[name], outcomes[name], n_claims):
@@ -272,34 +275,34 @@ def differences(
     was, now = _flat(record.controls if record else {}), _flat(controls)
     for name in {**was, **now}:
         if name not in now:
-            changes.append(Change(name, "vanished: this control is in the record, but was not run"))
+            changes.append(Change(name, "missing: this control is in the record, but was not run"))
         elif now[name] is not Verdict.NOT_REPRODUCED:
-            changes.append(Change(name, f"{now[name]}, though the control breaks it on purpose"))
+            changes.append(Change(name, f"{now[name]}, though the control must fail this claim"))
         elif name not in was:
             changes.append(Change(name, "new: this control is not in the record"))
     return changes
 
 
 def uninvestigated(records: Mapping[str, Record], claims: Mapping[str, Claim]) -> list[Change]:
-    """The claims that the full profile's record has as other than reproduced, and that no text explains."""
+    """The claims that the full profile's record does not have as reproduced, and that no text explains."""
     full = records["full"].claims if "full" in records else {}
     return [
-        Change(name, f"recorded as {full[name].verdict}, but `investigated` says nothing")
+        Change(name, f"recorded as {full[name].verdict}, but `investigated` does not say why")
         for name, claim in claims.items()
         if name in full and full[name].verdict is not Verdict.REPRODUCED and claim.investigated is None
     ]
 
 
 def unsound(record: Record, outcomes: Mapping[str, Outcome], *, same_hash: bool) -> list[Change]:
-    """The claims whose record does not follow from its own samples, so that nothing can be compared with it.
+    """The claims whose record does not follow from its own samples, so nothing can be compared with it.
 
-    With the `same_hash` the seeds of record and `outcomes` are the same, and so is their number.
+    With the `same_hash`, record and `outcomes` have the same seeds, and so the same number of samples.
     """
     changes = []
     for name, old in record.claims.items():
         if name in outcomes and (problem := _unsound(old, outcomes[name], same_hash)):
             changes.append(
-                Change(name, f"{problem}: it was changed by hand, or the claim was; record it anew")
+                Change(name, f"{problem}: the record or the claim was edited; run `replicate record`")
             )
     return changes
 
@@ -308,52 +311,55 @@ def _unsound(old: RecordedClaim, new: Outcome, same_hash: bool) -> str | None:
     if Verdict.INVALID in (old.verdict, new.verdict):
         return None
     if same_hash and len(old.samples) != len(new.samples):
-        return f"the record has {len(old.samples)} samples, this run {len(new.samples)}"
+        return f"the record has {counted(len(old.samples), 'sample')}, but this run has {len(new.samples)}"
     if not old.samples or new.claim.power is not None or math.isinf(old.low):
         return None
     with np.errstate(over="ignore", invalid="ignore"):
         low, high = widen(old.value, jackknife(old.value, old.samples), new.claim.published_half_width)
     if new.claim.kind == "fraction":
         low, high = max(0.0, low), min(1.0, high)
-    # samples have the digits of a record, and the interval is so many times as uncertain
+    # samples are rounded to the digits of a record, which makes the interval uncertain by this much
     digits = 10.0 ** (1 - _DIGITS) * max(map(abs, [old.value, *old.samples]))
     slack = t_quantile(0.975, len(old.samples)) * math.sqrt(len(old.samples)) * digits
     if not (old.low <= low + slack and high - slack <= old.high):
-        return "the record's samples spread further than its interval"
+        return "the record's samples spread wider than its interval"
     shifts = (-slack, 0.0, slack)
     if old.verdict not in {
         verdict_of((old.low + a, old.high + b), new.region) for a in shifts for b in shifts
     }:
-        return f"recorded as {old.verdict}, which does not follow from its interval and the accepted values"
+        return f"recorded as {old.verdict}, which does not follow from its interval and the acceptance region"
     return None
 
 
 def _moved(name: str, old: RecordedClaim, new: Outcome, n_claims: int) -> Change | None:
     distance, allowed = abs(new.value - old.value), _tolerance(old, new, n_claims)
     if old.verdict is not new.verdict:
-        # where no estimate has changed, the judging has
+        # where no estimate has changed, the way of judging has
         by_chance = {old.verdict, new.verdict} in _NEIGHBOURS and distance <= allowed and not _alike(old, new)
         problem = f"verdict changed from {old.verdict} to {new.verdict}: {new.reason}"
         return Change(name, problem, by_chance)
     if new.verdict is Verdict.INVALID:
-        return Change(name, f"invalid, as recorded: {new.reason}")
+        return Change(name, f"invalid, as in the record: {new.reason}")
     if not distance <= allowed:
-        problem = f"value moved from {old.value:.6g} to {new.value:.6g}, by more than {allowed:.2g}"
+        problem = (
+            f"value moved from {old.value:.6g} to {new.value:.6g}, by more than the {allowed:.2g} allowed"
+        )
         return Change(name, problem)
     return None
 
 
 def _alike(old: RecordedClaim, new: Outcome) -> bool:
-    """Whether value and samples are the recorded ones, to the digits of a record."""
+    """Whether value and samples equal those recorded, to the digits of a record."""
     was, now = [old.value, *old.samples], [new.value, *new.samples]
     return len(was) == len(now) and np.allclose(was, now, rtol=10.0 ** (1 - _DIGITS), atol=1e-9)
 
 
 def _tolerance(old: RecordedClaim, new: Outcome, n_claims: int) -> float:
     """How far the value may have moved: the t quantile of the claim's share of the budget, and rounding."""
-    # one step of the last digit recorded, which for a theory is all
+    # one step of the last digit recorded, which for exact theory is all
     rounding = max(10.0 ** (1 - _DIGITS) * abs(old.value), 1e-9)
-    # without an interval, as of one seed, chance cannot be told from change: the same networks give the same
+    # without an interval, as with one seed, chance cannot be told from change: equal networks give equal
+    # values
     if math.isinf(old.low) or math.isinf(new.low):
         return rounding
     spreads = [samples for samples in (old.samples, new.samples) if samples]

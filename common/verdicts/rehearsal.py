@@ -1,4 +1,4 @@
-"""Mistakes are known before training: two untrained networks are asked all that trained ones will be."""
+"""Find mistakes before training: do with two untrained networks all that is done with trained ones."""
 
 from collections.abc import Collection
 
@@ -19,7 +19,7 @@ from common.verdicts.judge import Replication
 
 
 def rehearse(replication: Replication) -> None:
-    """Try all that is asked of networks in training and judging, on two untrained ones of each shape.
+    """Try all that training and judging do with networks, on two untrained ones of each shape.
 
     Raises:
         InputError: for the first mistake, with the line of the code, the spec or the claims.
@@ -49,7 +49,7 @@ def _check_claims(replication: Replication, claims: dict[str, Claim], columns: C
 
 
 def _columns(spec: Spec) -> set[str] | None:
-    """The columns of the instances table; None if only training or calculation tells."""
+    """The columns of the instances table; None if they are known only after training or calculation."""
     if not issubclass(spec.model_class, Ensemble):
         return None
     columns: set[str] = set()
@@ -71,7 +71,7 @@ def _columns(spec: Spec) -> set[str] | None:
 
 
 def _try(spec: Spec, rows: pd.DataFrame) -> list[str] | None:
-    """What becomes of the two networks of `rows`, untrained: their columns of the table."""
+    """The table's columns of the two networks of `rows`, untrained."""
     model = build(spec, rows)
     assert isinstance(model, Ensemble)
     model.compiles = False
@@ -79,14 +79,14 @@ def _try(spec: Spec, rows: pd.DataFrame) -> list[str] | None:
     if spec.fields.trainer.stop_when_settled:
         settled = model.settled()
         if not isinstance(settled, Tensor) or settled.dtype != torch.bool or settled.shape != (2,):
-            raise _wrong(model, "settled", settled, "bools (instances,)")
+            raise _wrong(model, "settled", settled, "bools of shape (instances,)")
     try:
         with torch.no_grad():
             columns = with_loss(torch.zeros(2), model)
     except InputError:
         raise
     except Exception:
-        # a model with hooks may measure what only its training makes
+        # a model with hooks may measure what exists only after training
         if model.has_hooks:
             return None
         raise
@@ -103,23 +103,23 @@ def _check_loss(model: Ensemble) -> None:
         weights = {name: weight.detach().requires_grad_() for name, weight in model.weights.items()}
         losses = type(model).loss(weights, model.factors, inputs)
         if not isinstance(losses, Tensor) or losses.shape != (2,):
-            raise _wrong(model, "loss", losses, "each network's own loss (instances,)")
+            raise _wrong(model, "loss", losses, "one loss per network, of shape (instances,)")
         of_first: tuple[Tensor | None, ...] = ()
         if losses.requires_grad:
             of_first = torch.autograd.grad(losses[0], list(weights.values()), allow_unused=True)
     if any(gradient is not None and bool(gradient[1].abs().max() > 0) for gradient in of_first):
         raise InputError(
             f"{line_of(type(model).loss)}: {type(model).__name__}.loss: the loss of a network depends on the "
-            "weights of another; expected a mean over the inputs of each, and none over instances"
+            "weights of another; expected a mean over each network's inputs, not over instances"
         )
     losses, gradients = model.losses_and_gradients(uniforms, model.seed_index)
     if losses.shape != (2,) or any(gradients[n].shape != w.shape for n, w in model.weights.items()):
         raise _wrong(
-            model, "losses_and_gradients", losses, "losses (instances,) and gradients as the weights"
+            model, "losses_and_gradients", losses, "losses (instances,) and gradients shaped as the weights"
         )
 
 
 def _wrong(model: Ensemble, method: str, got: object, wanted: str) -> InputError:
     shape = f"shape {tuple(got.shape)}" if isinstance(got, Tensor) else f"a {type(got).__name__}"
     place = f"{line_of(getattr(type(model), method))}: {type(model).__name__}.{method}"
-    return InputError(f"{place}: has {shape} for two networks; expected {wanted}")
+    return InputError(f"{place}: returned {shape} for two networks; expected {wanted}")

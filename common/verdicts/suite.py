@@ -1,4 +1,4 @@
-"""What the files of a suite say, each read once, before anything that they name is imported: `Suite`."""
+"""The contents of a suite's files, each read once, before anything that they name is imported: `Suite`."""
 
 import functools
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from common.verdicts.claims import Claim, Claims, claims_document, read_claims
 
 
 class ClaimsFile(NamedTuple):
-    """A file of claims: where each value stands in it, and its claims by name."""
+    """A file of claims: the place of each value in it, and its claims by name."""
 
     document: Document
     claims: Claims
 
 
 class Written(NamedTuple):
-    """A replication as its files say, in one profile and with `overrides` of keys of its spec.
+    """A replication as its files describe it, in one profile and with `overrides` of keys of its spec.
 
-    `judged` are the claims that are asked in this profile.
+    `judged` are the claims that are judged in this profile.
     """
 
     files: Files
@@ -38,10 +38,10 @@ class Written(NamedTuple):
         return self.files.name
 
     def control(self, name: str) -> Draft:
-        """The spec of one of its controls: read last, as what is wrong with the run is so there too.
+        """The spec of one of its controls: read last, because a mistake in the run is a mistake in it too.
 
         Raises:
-            InputError: for the first mistake that is seen without its code.
+            InputError: for the first mistake that can be found without its code.
         """
         return read_draft(self.document, self.run.profile, name, self.overrides)
 
@@ -56,7 +56,7 @@ class Suite:
 
     @functools.cached_property
     def replications(self) -> dict[str, Files]:
-        """Where the files of each replication lie, by name."""
+        """The paths of each replication's files, by name."""
         return find_specs(self.root)
 
     @functools.cached_property
@@ -72,7 +72,7 @@ class Suite:
         """The keys of a replication's spec.
 
         Raises:
-            InputError: for the first that is unknown, missing or of another type.
+            InputError: for the first key that is unknown, missing or of the wrong type.
         """
         return self._spec(files).validate(Fields)
 
@@ -101,7 +101,7 @@ class Suite:
         """A replication in one profile, with `overrides` as in `read_draft`.
 
         Raises:
-            InputError: for the first mistake in its spec or claims that is seen without its code.
+            InputError: for the first mistake in its spec or claims that can be found without its code.
         """
         document = self._spec(files)
         run = read_draft(document, profile, None, overrides)
@@ -120,7 +120,7 @@ def _judged(run: Draft, file: ClaimsFile) -> dict[str, Claim]:
     """The claims that are judged in the profile of a spec.
 
     Raises:
-        InputError: if one names a profile that the spec has not, or none is left.
+        InputError: if a claim names a profile that the spec does not have, or no claim is left.
     """
     profiles = ["full", *run.fields.profiles]
     for name, claim in file.claims.items():
@@ -134,6 +134,6 @@ def _judged(run: Draft, file: ClaimsFile) -> dict[str, Claim]:
         name: claim for name, claim in file.claims.items() if run.profile in (claim.profiles or profiles)
     }
     if not judged:
-        message = f"nothing to judge: none is judged in profile {run.profile}"
+        message = f"nothing to judge: no claim is judged in profile {run.profile}"
         raise file.document.error(("claims",), message)
     return judged

@@ -143,8 +143,8 @@ CASES = [
     spec(SPEC_TEXT, LAUGHS + SPEC_TEXT, ""),
     spec(SPEC_TEXT, DEEP, ":1: nested too deeply"),
     spec("title: An example", "title: " + DEEP, ":1: nested too deeply"),
-    spec("title: An example", "title: &a [*a]", ":1: title.0: an alias to what it stands in"),
-    spec("model:\n", "model: &m\n  self: *m\n", "an alias to what it stands in"),
+    spec("title: An example", "title: &a [*a]", ":1: title.0: an alias inside the node that it refers to"),
+    spec("model:\n", "model: &m\n  self: *m\n", "an alias inside the node that it refers to"),
     spec("title: An example", "title: *nothing", ":1: not YAML: found undefined alias"),
     spec("title: An example", f"title: {PYTHON}", ":1: the tag"),
     spec("title: An example", "title: !!python/name:os.system", ":1: "),
@@ -154,7 +154,7 @@ CASES = [
     spec("title: An example", "title: !!set {a, b}", ":1: the tag"),
     spec("title: An example", "title: !mine x", ":1: "),
     spec("title: An example", "title: !!str [a]", ":1: "),
-    spec("title: An example", "<<: {title: a}", ":1: <<: keys are not merged; write them out"),
+    spec("title: An example", "<<: {title: a}", ":1: merge keys (<<) are not supported; write the keys out"),
     spec("title: An example", "title: An: example", ":1: not YAML: mapping values are not allowed"),
     spec("title: An example", "title: 'An example", "not YAML: while scanning a quoted scalar"),
     spec("title: An example", "title: {a: b", ":2: not YAML"),
@@ -200,7 +200,7 @@ CASES = [
     spec("seeds: 5", "seeds: -5", ":15: seeds: "),
     spec("seeds: 5", "seeds: five", ":15: seeds: "),
     spec("seeds: 5", "seeds: []", ":15: seeds: expected at least one seed"),
-    spec("seeds: 5", "seeds: [1, 1]", ":15: seeds: expected at least one seed and no seed twice"),
+    spec("seeds: 5", "seeds: [1, 1]", ":15: seeds: expected at least one seed, and no seed twice"),
     spec("seeds: 5", "seeds: [-1]", ":15: seeds.0: "),
     spec("seeds: 5", "seeds: [a]", ":15: seeds.0: "),
     spec(
@@ -233,7 +233,7 @@ CASES = [
         ":17: sweep.0.denisty: unknown factor; did you mean 'density'",
     ),
     spec("density: [1., .5]", "density: []", ":17: sweep.0.density: a factor needs at least one value"),
-    spec("density: [1., .5]", "density: [1., 1.]", ":17: sweep.0.density.1: 1.0 stands here twice"),
+    spec("density: [1., .5]", "density: [1., 1.]", ":17: sweep.0.density.1: 1.0 is listed twice"),
     spec("density: [1., .5]", "density: [1., 2.]", ":17: sweep.0.density.1: "),
     spec("density: [1., .5]", "density: [1., -1]", ":17: sweep.0.density.1: "),
     spec("density: [1., .5]", "density: [.nan]", ":17: sweep.0.density.0: "),
@@ -250,7 +250,7 @@ CASES = [
         "sweep.0.density.spacing: ",
     ),
     spec("density: [1., .5]", "density: {start: .1, to: 1, count: 3}", "sweep.0.density.start: unknown key"),
-    spec("density: [1., .5]", "density: {from: .1, to: .1, count: 3}", "stands here twice"),
+    spec("density: [1., .5]", "density: {from: .1, to: .1, count: 3}", "is listed twice"),
     spec(
         "density: [1., .5]",
         "density: {from: .1, to: 1, count: 9999999999999}",
@@ -260,13 +260,13 @@ CASES = [
     spec(
         "density: [1., .5]",
         "density: .5\n    n_hidden: 2",
-        "model.init_args.n_hidden: given here and in sweep",
+        "model.init_args.n_hidden: given both here and in sweep",
     ),
     spec("density: [1., .5]", "density: .5\n    part: []", ":18: sweep.0.part: expected a name"),
     spec(
         "density: [1., .5]",
         "density: .5\n    part: a\n  - part: a",
-        ":19: sweep.1.part: another entry is called",
+        ":19: sweep.1.part: another entry is also called",
     ),
     spec("density: [1., .5]", "density: .5\n    optimizer: Adam", ":18: sweep.0.optimizer: "),
     spec("density: [1., .5]", "density: .5\n    seed: 3", ":18: sweep.0.seed: unknown factor"),
@@ -456,7 +456,7 @@ CASES = [
     claims(
         CLAIMS_TEXT,
         GRID_TEXT.replace("_2", "''"),
-        ":5: claims.squared_norm{end}.for.1: the claim 'squared_norm' is already made on line 4; ",
+        ":5: claims.squared_norm{end}.for.1: line 4 already makes the claim 'squared_norm'; ",
     ),
     claims(
         CLAIMS_TEXT,
@@ -645,7 +645,7 @@ OPTIONS: list[tuple[list[str], str]] = [
     (["run", NAME, "--set", "sweep.7.density=1."], "a list of 1 has no item '7'"),
     (["run", NAME, "--set", "sweep.0.density=!!python/object/apply:os.system [ls]"], "the tag"),
     (["run", NAME, "--set", "title=!!python/name:os.system"], "the tag"),
-    (["run", NAME, "--set", "title=&a [*a]"], "an alias to what it stands in"),
+    (["run", NAME, "--set", "title=&a [*a]"], "an alias inside the node that it refers to"),
     (["run", NAME, "--set", "title={a: 1, a: 2}"], "duplicate key"),
     (["run", NAME, "--set", "model.class_path=subprocess.Popen"], "'Popen' is not a class derived from"),
     (["run", NAME, "--set", "trainer.logger.class_path=os.system"], "'system' is not a class derived from Logger"),
@@ -666,8 +666,8 @@ OPTIONS: list[tuple[list[str], str]] = [
     (["run", NAME, "--out", "/dev/null/results"], "/dev/null"),
     (["check", NAME, "--keep-weights", "all"], "unrecognized arguments: --keep-weights all"),
     (["run", NAME, "--keep-weights", ""], "''"),
-    (["run", NAME, "--keep-weights", "seed"], "is no condition"),
-    (["run", NAME, "--keep-weights", "seed == 99"], "holds for no network"),
+    (["run", NAME, "--keep-weights", "seed"], "is not a condition"),
+    (["run", NAME, "--keep-weights", "seed == 99"], "selects no network"),
     (["run", NAME, "--keep-weights", "sed == 0"], "the columns of example/projection are part, density, seed"),
     (["run", NAME, "--keep-weights", "seed =="], "invalid syntax"),
     (["run", NAME, "--keep-weights", "@__import__('os').system('touch ran')"], "invalid syntax"),
@@ -676,7 +676,7 @@ OPTIONS: list[tuple[list[str], str]] = [
     (["run", NAME, "--keep-weights", "seed == seed.to_csv('ran')"], "is not allowed"),
     (["run", NAME, "--keep-weights", "seed[0] == 0"], "subscript is not allowed"),
     (["run", NAME, "--keep-weights", "9**9**9**9 == seed"], "pow is not allowed"),
-    (["run", NAME, "--keep-weights", "part == 'a' * 99999999999"], "text is compared only"),
+    (["run", NAME, "--keep-weights", "part == 'a' * 99999999999"], "text can only be compared"),
     (["run", NAME, "--keep-weights", "(lambda: 0)() == 0"], "is not allowed"),
     (["run", NAME, "--keep-weights", "seed = 1"], "invalid syntax"),
     (["run", NAME, "--keep-weights", "(" * 400 + ")" * 400], "the columns of"),
@@ -687,8 +687,8 @@ OPTIONS: list[tuple[list[str], str]] = [
     (["compare", "nowhere", "nowhere"], "nowhere"),
     (["rum"], "invalid choice: 'rum'"),
     ([], "the following arguments are required: COMMAND"),
-    (["new", "One/two"], "cannot name a Python module"),
-    (["new", "../two"], "cannot name a Python module"),
+    (["new", "One/two"], "is not a valid name for a Python module"),
+    (["new", "../two"], "is not a valid name for a Python module"),
     (["new", "a/b/c"], "expected PAPER/RESULT"),
     (["new", "example/projection"], "exists; choose another name"),
 ]  # fmt: skip
@@ -864,7 +864,7 @@ def test_figures_that_do_not_take_the_claims(
     for command in ("run", "check"):
         said = refused(example, capsys, command, NAME)
         assert said.startswith(f"{example / CODE}:4: figures{told} does not take the claims; ")
-        assert "expected figures(table, claims), where claims[NAME] is what expected/ says" in said
+        assert "expected figures(table, claims), where claims[NAME] is a claim from expected" in said
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
     assert replicate(example, "status") == 0
     assert "never run" in capsys.readouterr().out
 
-    # all is new, so nothing is as recorded
+    # all is new, so nothing matches the record
     assert replicate(example, "run", NAME, "--devices", "1") == 1
     said = capsys.readouterr().out
-    assert "loses 1 of the 1 claims that it must lose" in said
+    assert "fails 1 of 1 claim, as required" in said
     assert "squared_norm: new: reproduced, not in the record" in said
     assert list(example.glob("results/example/projection/full/*/figures/projection.png"))
 
@@ -35,7 +35,7 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
     assert replicate(example, "record", NAME) == 0
     capsys.readouterr()
     assert replicate(example, "check", NAME) == 0
-    assert "All as recorded." in capsys.readouterr().out
+    assert "All results match the record." in capsys.readouterr().out
     assert replicate(example, "run", NAME) == 0
     assert "Nothing to train" in capsys.readouterr().out
 
@@ -65,9 +65,9 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
     claims = {"vanished": stored["full"].claims["squared_norm"]}
     record.save(path, {"full": stored["full"].model_copy(update={"claims": claims})})
     assert replicate(example, "check", NAME) == 1
-    assert "vanished: it is in the record, but was not evaluated" in capsys.readouterr().out
+    assert "missing: it is in the record, but was not judged" in capsys.readouterr().out
     assert schema.load(written).as_recorded is False
-    assert '<failure message="not as recorded: vanished' in (written / "junit.xml").read_text(
+    assert '<failure message="differs from the record: missing' in (written / "junit.xml").read_text(
         encoding="utf-8"
     )
     record.save(path, stored)
@@ -75,11 +75,11 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
     text = spec.read_text(encoding="utf-8")
     spec.write_text(text.replace("20.", "2e-2"), encoding="utf-8")
     assert replicate(example, "run", NAME, "--devices", "1") == 1
-    assert "reproduced, though the control breaks it on purpose" in capsys.readouterr().out
+    assert "reproduced, though the control must fail this claim" in capsys.readouterr().out
     # the default: nothing is broken
     spec.write_text(text.replace("20.", "1e-2"), encoding="utf-8")
     assert replicate(example, "run", NAME, "--devices", "1") == 2
-    assert "controls.decayed.set: breaks nothing: its networks are some of" in capsys.readouterr().err
+    assert "controls.decayed.set: breaks nothing: the run has all of its networks" in capsys.readouterr().err
 
 
 def test_a_verdict_that_chance_explains_is_said_and_is_no_failure(
@@ -101,7 +101,7 @@ def test_a_verdict_that_chance_explains_is_said_and_is_no_failure(
     capsys.readouterr()
     assert replicate(example, "check", NAME, "--profile", "quick") == 0
     said = capsys.readouterr().out
-    assert "All as recorded, but for 1 verdict that chance explains." in said
+    assert "All results match the record, except 1 verdict that differs within chance." in said
     assert "within chance: squared_norm: verdict changed from inconclusive to reproduced" in said
 
 
@@ -138,7 +138,7 @@ def test_what_is_not_run_is_listed_and_what_is_not_judged_yet(
     claims.write_text(text.replace("sum to 1", "sum to one"), encoding="utf-8")
     replicate(example, "run", "example/second", "--devices", "1")
     assert [(one.name, one.why.split(";")[0]) for one in schema.load(report).not_run] == [
-        (NAME, "there are results, not judged by this code yet"),
+        (NAME, "its results have not been judged by this version of the code"),
         ("example/third", "full: never run"),
     ]
     capsys.readouterr()
@@ -149,7 +149,7 @@ def test_what_is_not_run_is_listed_and_what_is_not_judged_yet(
     assert replicate(example, "report", "example/third", "--to", str(example / "none")) == 2
     assert "nothing to report: no replication has results in profile full" in capsys.readouterr().err
     assert replicate(example, "compare", str(report), str(example / "none")) == 1
-    assert "example/second: gone, with 1 claims" in capsys.readouterr().out
+    assert "example/second: gone, with 1 claim" in capsys.readouterr().out
 
 
 def test_weights_are_kept_and_curves_logged_of_the_same_run(
@@ -168,7 +168,7 @@ def test_weights_are_kept_and_curves_logged_of_the_same_run(
     assert "Nothing to train" in capsys.readouterr().out
     replicate(example, "run", "--devices", "1", "--keep-weights", "all")
     said = capsys.readouterr().out
-    assert "1 shards are stored without these weights, and are trained again" in said
+    assert "1 shard is stored without these weights and trained again" in said
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_weights_are_kept_and_curves_logged_of_the_same_run(
         (["run", "--set", "seeds"], "--set seeds: expected KEY=VALUE, as in --set trainer.max_steps=100"),
         (["run", "--set", "trainer.max_step=1"], "trainer.max_step: unknown key; did you mean 'max_steps'?"),
         (["run", "--seeds", "-1"], "--seeds -1: seeds: "),
-        (["run", "--accelerator", "cuda", "--devices", "99"], "--devices: 99 GPUs asked for, this machine"),
+        (["run", "--accelerator", "cuda", "--devices", "99"], "--devices: 99 GPUs asked for, but this"),
         (["run", "--devices", "0"], "--devices 0: expected at least 1"),
         (["bench", "--devices", "0"], "--devices 0: expected at least 1"),
         (["check"], "example/projection (full): never run; `replicate run` trains it"),
@@ -296,5 +296,5 @@ def test_the_tutorial(
                 )
                 monkeypatch.chdir(where.stdout.splitlines()[-1])
     assert "top_features: new: reproduced, not in the record" in said["run"]
-    assert "loses 1 of the 1 claims that it must lose" in said["run"]
-    assert "All as recorded." in said["check"]
+    assert "fails 1 of 1 claim, as required" in said["run"]
+    assert "All results match the record." in said["check"]

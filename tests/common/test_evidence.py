@@ -40,7 +40,7 @@ def replicate(root: Path, *arguments: str) -> int:
 
 def test_what_is_recorded_is_judged_and_reported(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert replicate(recorded, "check", *QUICK) == 0
-    assert "All as recorded." in capsys.readouterr().out
+    assert "All results match the record." in capsys.readouterr().out
 
 
 # -- the report
@@ -66,9 +66,7 @@ def test_a_report_that_cannot_be_written_is_no_success_and_leaves_the_old_one(
     monkeypatch.setattr(Path, "write_bytes", full)
     assert replicate(recorded, "check", *QUICK) == 2
     said = capsys.readouterr().err
-    assert said.endswith(
-        "No space left on device; what is finished is kept, the same command goes on from it\n"
-    )
+    assert said.endswith("No space left on device; finished work is kept; run the same command to continue\n")
     after = {path: path.read_bytes() for path in report.rglob("*") if path.is_file()}
     assert after.keys() == before.keys()
     damaged = [path for path, content in after.items() if name in str(path) and content != before[path]]
@@ -86,7 +84,7 @@ def test_a_link_in_received_results_is_not_followed(
     place.rmdir()
     place.symlink_to(outside)
     assert replicate(recorded, "run", *QUICK, "--devices", "1") == 2
-    assert f"{place}: is a link, and results are never written through one" in capsys.readouterr().err
+    assert f"{place}: is a link, and results are never written through links" in capsys.readouterr().err
     assert not list(outside.iterdir())
 
 
@@ -120,7 +118,7 @@ def test_a_change_that_is_the_control_s_own_is_refused(
     change = "optimizer.init_args.weight_decay=20."
     assert replicate(recorded, command, NAME, "--set", change) == 2
     said = capsys.readouterr().err
-    assert "controls.decayed.set: breaks nothing: its networks are some of those of the run, changed" in said
+    assert "controls.decayed.set: breaks nothing: the run (changed" in said
 
 
 def test_verdicts_of_a_changed_spec_are_for_reference_only(
@@ -134,7 +132,10 @@ def test_verdicts_of_a_changed_spec_are_for_reference_only(
     steps = ("--set", "trainer.max_steps=2", "--devices", "1")
     assert replicate(recorded, "run", NAME, *steps) == 0
     said = capsys.readouterr().out
-    assert "example/projection, full, changed: for reference only, no verdict is one on the paper" in said
+    assert (
+        "example/projection, full, changed spec: for reference only; the verdicts do not apply to the paper"
+        in said
+    )
     assert "a reason that holds" not in said
     report = recorded / "results/report/changed"
     (only,) = schema.load(report).replications
@@ -166,12 +167,12 @@ def test_claims_without_rows_in_a_changed_sweep_are_not_asked(
     assert "claims.other_density.estimate.at: no row at density = 0.25" in capsys.readouterr().err
     assert replicate(recorded, "run", NAME, *sweep) == 0
     said = capsys.readouterr().out
-    assert "not asked, as the changed sweep has no networks for them: squared_norm" in said
-    assert "control decayed" not in said  # it must lose that claim only
+    assert "not judged, because the changed sweep has no networks for them: squared_norm" in said
+    assert "control decayed" not in said  # it must fail only that claim
     (only,) = schema.load(recorded / "results/report/changed").replications
     assert ([claim.name for claim in only.claims], only.not_asked) == (["other_density"], ["squared_norm"])
     assert replicate(recorded, "run", NAME, "--set", "sweep=[{density: .75}]") == 2
-    assert "claims: nothing to judge: all have no rows in the changed sweep" in capsys.readouterr().err
+    assert "claims: nothing to judge: the changed sweep has no rows for any claim" in capsys.readouterr().err
 
 
 # -- invalid
@@ -248,7 +249,7 @@ def _cut(record: Path) -> None:
     [
         (
             _of_an_older_format,
-            r"RECORD:\d+: this record is of an older format, with its samples in it; remove",
+            r"RECORD:\d+: this record has an older format, which includes its samples; remove",
         ),
         (
             _without_samples,
@@ -284,7 +285,7 @@ def test_a_record_that_cannot_be_read_is_told_and_made_anew(
 def test_paths_that_nobody_means_are_refused(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--out", ""], ["--out", "  "]):
         assert replicate(recorded, "check", *arguments) == 2
-        assert "an empty path; expected a folder" in capsys.readouterr().err
+        assert "empty path; expected a folder" in capsys.readouterr().err
     assert main(["--root", "", "list"]) == 2
 
 

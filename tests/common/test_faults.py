@@ -235,7 +235,7 @@ def test_a_run_with_a_diverged_network_says_so_and_its_claims_are_invalid(
     assert main(["--root", str(example), "run", "--devices", "1"]) == 1
     said = capsys.readouterr().out
     assert "example/projection full: 1 of " in said
-    assert "networks diverged: loss or weights are not finite, all else is as it was; the first: " in said
+    assert "networks diverged: their loss or weights are not finite; the first: " in said
     assert "seed = 0" in said
     assert "squared_norm: new: invalid" in said
 
@@ -308,18 +308,21 @@ def _ends(run: Run, shard: Shard, accelerator: str, position: int) -> None:
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        (-signal.SIGKILL, "was killed, most likely by the system as memory ran out; fewer at once need less"),
-        (-signal.SIGSEGV, "has ended before its work was done, by SIGSEGV; what it said stands above"),
-        (-signal.SIGBUS, "has ended before its work was done, by SIGBUS; "),
-        (3, "has ended before its work was done, with exit code 3; "),
-        (0, "has ended before its work was done, with exit code 0; "),
+        (
+            -signal.SIGKILL,
+            "was killed, most likely by the system because memory ran out; fewer workers need less",
+        ),
+        (-signal.SIGSEGV, "ended before its work was done, by SIGSEGV; its output is above"),
+        (-signal.SIGBUS, "ended before its work was done, by SIGBUS; "),
+        (3, "ended before its work was done, with exit code 3; "),
+        (0, "ended before its work was done, with exit code 0; "),
     ],
 )
 def test_a_worker_that_ends_too_early_ends_the_run_with_the_reason(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str
 ) -> None:
     monkeypatch.setattr(training, "_train_in_worker", _ends)
-    with pytest.raises(InputError, match=f"^a worker process {message}.*what is finished is kept$"):
+    with pytest.raises(InputError, match=f"^a worker process {message}.*finished work is kept$"):
         train([Run(small(**FEW), tmp_path / str(code))], Devices("cpu", 2))
 
 
@@ -440,7 +443,7 @@ def test_a_full_disk_keeps_what_is_done_and_the_same_command_goes_on(
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
     assert line.startswith(f"replicate: {example}/results/example/projection/full/")
-    assert "cannot be written: No space left on device; what is finished is kept" in line
+    assert "cannot be written: No space left on device; finished work is kept" in line
     (shard,) = example.glob("results/example/projection/full/*/shards/*")  # and none of the control
     before = shard.stat().st_mtime_ns
     assert main(command) == 0
@@ -508,7 +511,7 @@ def test_a_second_run_in_one_folder_is_refused_until_the_first_is_killed(small: 
         assert process.stdout is not None
         assert process.stdout.readline() == b"holds\n"
         with pytest.raises(
-            InputError, match="another run is writing here, process 77 on elsewhere; wait for"
+            InputError, match="another run \\(process 77 on elsewhere\\) is writing here; wait"
         ):
             train([run], ONE)
         with pytest.raises(InputError, match="another run"), run.locked(shared=True):
@@ -523,7 +526,7 @@ def test_a_second_run_in_one_folder_is_refused_until_the_first_is_killed(small: 
 def test_shared_locks_go_together_and_not_with_others(small: Any, tmp_path: Path) -> None:
     run = Run(small(**FEW), tmp_path)
     with run.locked(shared=True), Run(small(**FEW), tmp_path).locked(shared=True):
-        locked = pytest.raises(InputError, match="another run is writing here")
+        locked = pytest.raises(InputError, match=r"another run \(.*\) is writing here")
         with locked:
             train([run], ONE)
     assert len(trained(run)) == 18
@@ -620,7 +623,7 @@ def test_a_signal_ends_a_run_in_one_line(
         assert main(["--root", str(example), "run", "--devices", "1"]) == code
     finally:
         signal.signal(signal.SIGINT, interrupt)
-    assert capsys.readouterr().err == "replicate: stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == "replicate: stopped; run the same command again to continue\n"
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -638,4 +641,4 @@ def test_an_interrupt_while_modules_are_imported_is_one_line(
     monkeypatch.setattr(sys, "meta_path", [Interrupted, *sys.meta_path])
     monkeypatch.setattr(sys, "argv", ["replicate", "list"])
     assert __main__.main() == 130
-    assert capsys.readouterr().err == "replicate: stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == "replicate: stopped; run the same command again to continue\n"

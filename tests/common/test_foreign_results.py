@@ -260,7 +260,9 @@ def test_nothing_is_written_through_a_link(small: Any, tmp_path: Path, name: str
     if name == ".":
         place.unlink()
         place.symlink_to(outside)
-    with pytest.raises(InputError, match=r"is a link, and results are never written through one; remove it"):
+    with pytest.raises(
+        InputError, match=r"is a link, and results are never written through links; remove it"
+    ):
         train([run], ONE)
     assert [path.name for path in outside.iterdir()] == ["precious"]
     assert (outside / "precious").read_text(encoding="utf-8") == "as it was"

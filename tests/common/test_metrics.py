@@ -499,7 +499,7 @@ def test_a_single_number_keeps_its_axes(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("gives", "says"),
-    [(torch.tensor(1.0), "gives a number;"), ([1.0], "gives a list;"), (None, "gives a NoneType;")],
+    [(torch.tensor(1.0), "returned a number;"), ([1.0], "returned a list;"), (None, "returned a NoneType;")],
 )
 def test_a_function_that_gives_something_else(gives: Any, says: str) -> None:
     with pytest.raises(ValueError, match=rf"{says} expected a tensor \(instances, \.\.\.\)$"):

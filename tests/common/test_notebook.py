@@ -57,12 +57,13 @@ def test_a_result_has_table_claims_and_figures(short: Any, example: Path) -> Non
     r = short(train=True)
     assert list(r.table["seed"]) == [seed for seed in range(5) for _ in range(2)]
     assert list(r.claims.columns) == [
-        "statement", "kind", "said", "value", "low", "high", "region_low", "region_high", "verdict", "reason",
+        "statement", "kind", "published", "value", "low", "high", "region_low", "region_high",
+        "verdict", "reason",
         "investigated",
     ]  # fmt: skip
     (claim,) = r.claims.itertuples()
     assert (claim.Index, claim.statement) == ("squared_norm", "the squared weights sum to 1")
-    assert (claim.kind, claim.said, claim.investigated) == ("theory", "theory 1", None)
+    assert (claim.kind, claim.published, claim.investigated) == ("theory", "theory: 1", None)
     assert claim.value == pytest.approx(r.table.query("density == .5")["squared_norm"].mean())
     assert claim.low < claim.value < claim.high
     assert (claim.region_low, claim.region_high) == pytest.approx((0.8, 1.2))
@@ -129,8 +130,11 @@ def test_a_notebook_may_be_in_a_mode_without_gradients(short: Any, mode: Any) ->
             {"train": True, "keep_weights": "seed =="},
             r"^'seed ==': .*; the columns of example/projection are",
         ),
-        ({"train": True, "keep_weights": "seed"}, r"^'seed' is no condition; write one as in 'seed == 0'"),
-        ({"train": True, "keep_weights": "seed > 9"}, r"^'seed > 9' holds for no network of example/project"),
+        (
+            {"train": True, "keep_weights": "seed"},
+            r"^'seed' is not a condition; write one such as 'seed == 0'",
+        ),
+        ({"train": True, "keep_weights": "seed > 9"}, r"^'seed > 9' selects no network of example/project"),
     ],
 )
 def test_bad_input_is_one_line(short: Any, arguments: dict[str, Any], message: str) -> None:
@@ -153,5 +157,7 @@ def test_networks_of_several_shapes_are_no_ensemble(short: Any, example: Path) -
     )
     spec.write_text(text, encoding="utf-8")
     r = short()
-    with pytest.raises(InputError, match="'all': networks of several shapes; give one value of batch_size"):
+    with pytest.raises(
+        InputError, match="'all': selects networks of several shapes; choose one value of batch_size"
+    ):
         r.model()

@@ -43,7 +43,7 @@ def test_claims_and_controls_are_tests(
             "example/projection::squared_norm FAILED*",
             "example/projection::control:decayed PASSED*",
             "*unprofiled.yaml:*: profiles: no profile 'quick'; valid: fast, full",
-            "not as recorded: squared_norm: verdict changed from invalid to *",
+            "differs from the record: squared_norm: verdict changed from invalid to *",
         ]
     )
     run.stdout.no_fnmatch_line("*Traceback*")

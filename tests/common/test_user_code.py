@@ -130,7 +130,7 @@ def test_a_fault_while_networks_train(
     if fault == "raise MemoryError":
         assert f"{NAME}: out of memory with a single network" in said
     elif fault == "raise StopIteration":  # which ends a loop over batches, and says nothing
-        assert re.search(r"training ended after [0-9]+ of 800 steps: Autoencoder has stopped it", said)
+        assert re.search(r"training ended after [0-9]+ of 800 steps: Autoencoder stopped it", said)
         assert not list(example.glob("results/**/shards"))
     else:
         assert said.startswith(f"replicate: {place}: {NAME}, shard 0: training failed: ")
@@ -142,7 +142,7 @@ def test_training_that_a_model_stops_is_not_stored(
     hook = "    def after_step(self) -> None:\n        self.trainer.should_stop = True\n\n"
     edit(MODEL, "    def metrics(self)", f"{hook}    def metrics(self)")
     said = refused(example, capsys, "run", NAME, "--devices", "1")
-    assert re.search(r"training ended after [0-9]+ of 800 steps: Autoencoder has stopped it", said)
+    assert re.search(r"training ended after [0-9]+ of 800 steps: Autoencoder stopped it", said)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -173,7 +173,7 @@ def test_a_citation_that_cannot_be_read_is_known_before_training(
 
 ADAM, SEEDS = "torch.optim.AdamW\n", "seeds: 5"
 SCHEDULES = "torch.optim.lr_scheduler"
-NO_STEP = ".class_path: it cannot train here, where a step gets dense gradients and nothing else: "
+NO_STEP = ".class_path: cannot train here, where a step gets dense gradients and nothing else: "
 COLUMN = "no column 'squared_nrom' in the table; did you mean 'squared_norm'?"
 
 
@@ -211,7 +211,7 @@ BEFORE = {
     ),
     "a claim in no profile": (
         CLAIMS, "statement: the", "profiles: [quick]\n    statement: the",
-        "nothing to judge: none is judged in profile full",
+        "nothing to judge: no claim is judged in profile full",
     ),
 }  # fmt: skip
 
@@ -227,17 +227,17 @@ def test_what_is_known_without_training_is_known_before_it(
 
 COUPLES = "loss: the loss of a network depends on the weights of another"
 WRONG = {
-    "a scalar": ("loss", "return {right}.mean()", "loss: has shape () for two networks"),
+    "a scalar": ("loss", "return {right}.mean()", "loss: returned shape () for two networks"),
     "a mean for each": ("loss", "return {right}.mean().expand(len(x[0]))", COUPLES),
     "less the mean": ("loss", "return {right} - {right}.mean()", COUPLES),
-    "of each input": ("loss", "return {right}.unsqueeze(-1).expand(-1, 3)", "loss: has shape (2, 3) for two"),
-    "none": ("loss", "return None", "loss: has a NoneType for two networks"),
+    "of each input": ("loss", "return {right}.unsqueeze(-1).expand(-1, 3)", "loss: returned shape (2, 3)"),
+    "none": ("loss", "return None", "loss: returned a NoneType for two networks"),
     "called loss": ("metrics", "{right}, 'loss': self.losses", "'loss' is the column of the held-out loss"),
-    "called as a factor": ("metrics", "{right}, 'density': self.losses", "'density' is a column already"),
-    "called seed": ("metrics", "{right}, 'seed': self.losses", "'seed' is a column already"),
+    "called as a factor": ("metrics", "{right}, 'density': self.losses", "'density' is already a column"),
+    "called seed": ("metrics", "{right}, 'seed': self.losses", "'seed' is already a column"),
     "of one name": (
         "metrics", "{right}, 'a': self.losses.expand(2, -1).mT, 'a_0': self.losses",
-        "'a_0' is a column already",
+        "'a_0' is already a column",
     ),
     "one number for all": ("metrics", "{right}, 'm': self.losses.mean()", "'m' has shape (); expected"),
     "too long": ("metrics", "{right}, 'm': torch.zeros(7)", "'m' has shape (7,); expected"),
@@ -246,8 +246,8 @@ WRONG = {
     "a fault": ("metrics", "{right}, 'm': undefined", "NameError: name 'undefined' is not defined"),
     "a measure called loss": ("measures", "'loss': lambda weight: weight", "Spoilt.measures: 'loss' is the"),
     "a measure called seed": ("measures", "'seed': lambda weight: weight[:, 0, 0]", "measures: 'seed' is a"),
-    "a measure of one number": ("measures", "'m': lambda weight: weight.mean()", "gives a number; expected"),
-    "a measure that is a list": ("measures", "'m': lambda weight: [1.]", "gives a list; expected a tensor"),
+    "a measure of one number": ("measures", "'m': lambda weight: weight.mean()", "returned a number"),
+    "a measure that is a list": ("measures", "'m': lambda weight: [1.]", "returned a list; expected a"),
     "a measure too long": ("measures", "'m': lambda weight: torch.zeros(7)", "'m' has shape (7,); expected"),
     "a measure of a weight that is not there": (
         "measures", "'m': lambda weigth: weigth", "missing 1 required positional argument: 'weigth'",
@@ -361,4 +361,4 @@ def test_what_an_error_says_is_one_line_and_not_pages() -> None:
     assert told(ValueError("a\n  b")) == "ValueError: a b"
     assert told(KeyError()) == "KeyError"
     assert len(told(RuntimeError("x" * 100_000))) < 600
-    assert told(SystemExit(0)) == "it ends the program with exit code 0, which is not for it to do"
+    assert told(SystemExit(0)) == "the code ended the program (exit code 0), which it must not do"

@@ -35,9 +35,9 @@ NAMED = 3
 class Trial(NamedTuple):
     """A fault planted in one replication.
 
-    `claims`: those recorded as reproduced, and those that a control must lose, that came out otherwise.
+    `claims`: those recorded as reproduced, and those that a control must fail, whose verdict differs.
     `record`: what `replicate check` would report, verdicts and values. `error`: what stopped it, or empty.
-    `acts`: whether any number is another than without the fault.
+    `acts`: whether any number differs from the run without the fault.
     """
 
     fault: str
@@ -172,7 +172,7 @@ def run(fault: Fault, root: Path, name: str, n_claims: int, out: Path) -> dict[s
 
 
 def _judged(replication: Replication, n_claims: int, controls: bool) -> dict[str, Any]:
-    """The outcomes, and what is not as recorded; of controls only where they were run."""
+    """The outcomes, and what differs from the record; of controls only where they were run."""
     recorded = records.load(replication.files.record)[PROFILE]
     if controls:
         judged = judge(replication, n_claims)
@@ -247,7 +247,7 @@ def summary(trials: list[Trial]) -> list[str]:
             f"{len(trial.claims)} claims ({', '.join(trial.claims[:NAMED])})" if trial.claims else "",
             f"{len(trial.record)} changes to the record" if trial.record else "",
         ]
-        shown = ", ".join(filter(None, by)) or ("not noticed" if trial.acts else "no number is another")
+        shown = ", ".join(filter(None, by)) or ("not noticed" if trial.acts else "no number differs")
         lines.append(f"{trial.fault} in {trial.replication}: {shown}")
     planted = [trial for trial in trials if trial.fault != NONE]
     counts: list[tuple[str, Callable[[Trial], bool]]] = [

@@ -94,7 +94,7 @@ def test_what_comes_from_files_is_shown_and_not_run(page: str) -> None:
     assert "javascript:" not in page
     assert "full: never run" in page
     assert "2 of 6 claims were reproduced" in page
-    assert "with changes that are not committed" in page
+    assert "with uncommitted changes" in page
     assert page.count(">within chance<") == 3  # a claim of each, and all of the second
     assert page.count("to inconclusive") == 2
 
@@ -126,7 +126,7 @@ def test_a_figure_of_many_points_is_drawn_as_pixels() -> None:
 def test_the_data_are_those_of_the_table() -> None:
     shown = html.exhibit("", {}, TABLE)
     assert shown.csv == "part,density,seed,loss\na,0.1,0,0.333333\na,0.1,1,1\na,0.2,0,2\n"
-    assert shown.note == "all 3 rows, a network each, to six digits"
+    assert shown.note == "all 3 rows, one per network, to six digits"
 
 
 def test_a_large_table_is_averaged_and_then_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,11 +139,11 @@ def test_a_large_table_is_averaged_and_then_cut(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(html, "TABLE_BYTES", 60)
     cut = html.exhibit("", {}, table)
     assert cut.csv == "part,density,networks,loss\na,0.1,2,0.666667\na,0.2,1,2\n"
-    assert "5 columns, of which those numbered (name_0, name_1) are left out" in cut.note
+    assert "5 columns, of which numbered ones (name_0, name_1) are left out" in cut.note
     monkeypatch.setattr(html, "TABLE_BYTES", 50)
     shortest = html.exhibit("", {}, table)
     assert shortest.csv == "part,density,networks,loss\na,0.1,2,0.666667\n"
-    assert "of the means one row in 2" in shortest.note
+    assert "only one in 2 rows of means" in shortest.note
 
 
 ACTS = " <img src=x onerror=alert(1)> \"'`{{ 7 * 7 }}{% raw %} &amp; \x1b[31m\x07\u202e]]>"

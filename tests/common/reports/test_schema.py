@@ -148,7 +148,10 @@ def test_junit_fails_what_is_not_as_recorded_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message", "colour"),
-    [({}, "1 of 2 reproduced", "brightgreen"), ({"a": "moved"}, "1 of 2 reproduced, not as recorded", "red")],
+    [
+        ({}, "1 of 2 reproduced", "brightgreen"),
+        ({"a": "moved"}, "1 of 2 reproduced, differs from record", "red"),
+    ],
 )
 def test_the_badge(changes: dict[str, str], message: str, colour: str) -> None:
     shown = badge(report(claim("a"), claim("b", **MISSED), changes=changes))
@@ -173,7 +176,7 @@ def test_compare_says_what_differs() -> None:
     ]
     assert list(compare(old, report(claim("a"), name="p/two"))) == [
         "p/one: gone, with 4 claims",
-        "p/two: new, with 1 claims",
+        "p/two: new, with 1 claim",
     ]
 
 
@@ -224,12 +227,12 @@ VALUE = "replications.0.claims.0.value"
         (changed("replications", "{}"), "replications: Input should be a valid array"),
         (changed("replications.0.run.spec", "[" * 500 + "]" * 500), "recursion limit exceeded"),
         (changed("a\\n\x1bb", "1").replace(b"\\\\n", b"\\n"), "a b: Extra inputs are not permitted"),
-        (changed("version", "4"), "a report of version '4', but version '3' is read here; write it anew"),
-        (changed("version", '"2"'), "a report of version '2'"),
-        (changed("version", "2.5"), "a report of version '2.5', but version '3' is read here"),
-        (changed("version", "null"), "a report of version 'None'"),
-        (changed("version", "[" + "1," * 1000 + "1]"), "a report of version '[1, 1, "),
-        (b'{"version": 1, "of": "an older kind"}', "a report of version '1', but version '3' is read here"),
+        (changed("version", "4"), "this report has version '4'; expected '3': write it again"),
+        (changed("version", '"2"'), "this report has version '2'"),
+        (changed("version", "2.5"), "this report has version '2.5'; expected '3'"),
+        (changed("version", "null"), "this report has version 'None'"),
+        (changed("version", "[" + "1," * 1000 + "1]"), "this report has version '[1, 1, "),
+        (b'{"version": 1, "of": "an older kind"}', "this report has version '1'; expected '3'"),
     ],
 )
 def test_what_is_no_report_is_an_error(tmp_path: Path, content: bytes | None, message: str) -> None:
@@ -264,7 +267,7 @@ def test_junit_holds_any_text(hostile: str) -> None:
     assert {case.attrib["classname"] for case in suite} == {f"p/{shown}".replace("/", ".")}
     first = suite[0]
     assert [part.text for part in first] == [shown, f"not reproduced: {shown}"]
-    assert first[0].attrib["message"] == f"not as recorded: {shown}"
+    assert first[0].attrib["message"] == f"differs from the record: {shown}"
 
 
 @pytest.mark.parametrize("hostile", ["[/red]", ":smile:", "\x1b[31mred", "\u202eabc", "a\nb"])

@@ -15,7 +15,7 @@ from common.runs import store
 
 SPEC, CLAIMS = "replications/example/projection.yaml", "expected/example/projection.yaml"
 FIRST, SECOND = "example/projection", "example/second"
-NOT_JUDGED = "there are results, not judged by this code yet"
+NOT_JUDGED = "its results have not been judged by this version of the code"
 
 
 @pytest.fixture

@@ -211,5 +211,5 @@ def test_an_address_needs_a_cluster(example: Path, capsys: pytest.CaptureFixture
 def test_a_worker_with_other_versions_is_refused(small: Any, tmp_path: Path) -> None:
     run = Run(small(), tmp_path)
     here = versions() | {"torch": "1.0"}
-    with pytest.raises(InputError, match=r" has torch \d.*, this machine 1\.0; numbers may differ"):
+    with pytest.raises(InputError, match=r" has torch \d.*, but this machine has 1\.0; numbers may differ"):
         _train_at_worker(run, shards(run.spec)[0], "cpu", 0, None, here)

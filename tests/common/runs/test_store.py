@@ -120,5 +120,5 @@ def test_a_table_whose_content_has_changed_is_none(small: Any, tmp_path: Path) -
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert run.table() is None
     assert run.why_incomplete(shards(run.spec)) == (
-        "manifest.json: the table is damaged, or of another run than its manifest"
+        "manifest.json: the table is damaged, or belongs to another run than its manifest"
     )

@@ -263,7 +263,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
     try:
         train([Run(load_spec(Path(sys.argv[1])), Path(sys.argv[2]))], Devices("cpu", 2), Told())
-    except KeyboardInterrupt:  # Python's own exit code for it is lost where code runs at the exit, as torch's may
+    except KeyboardInterrupt:  # code that runs at the exit, as torch's, loses Python's code for it
         sys.exit(130)
 """,
         encoding="utf-8",
@@ -368,7 +368,7 @@ def test_the_spec_s_optimiser_is_used(small: Any) -> None:
 def test_devices() -> None:
     assert Devices.choose("cpu", 3) == ("cpu", 3)
     assert Devices.choose("cpu").n == processors()
-    with pytest.raises(ValueError, match=r"^99 GPUs asked for, this machine has \d+$"):
+    with pytest.raises(ValueError, match=r"^99 GPUs asked for, but this machine has \d+$"):
         Devices.choose("cuda", 99)
 
 

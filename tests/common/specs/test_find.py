@@ -157,14 +157,14 @@ def test_a_name_in_two_roots_is_an_error(
 ) -> None:
     make(own, "theirs/result")
     line = one_line(capsys, ["--root", str(own), "run", "theirs/result"])
-    where = f"in {own} and in {installed}"
-    assert line == f"replicate: theirs/result: {where}; give one of these folders with --root"
+    where = f"found in {own} and in {installed}"
+    assert line == f"replicate: theirs/result: {where}; choose one of these folders with --root"
     # of two papers' folders of one name, either one's modules would be taken for the other's
     other = tmp_path / "other"
     make(other, "mine/second")
     path = str(other / "replications/mine/second.yaml")
     line = one_line(capsys, ["--root", str(own), "run", "mine/result", path])
-    assert line == f"replicate: mine: in {own} and in {other}; one at a time"
+    assert line == f"replicate: mine is in both {own} and {other}; give only one of them"
 
 
 def test_code_of_another_root_is_never_taken_for_its_own(
@@ -174,7 +174,7 @@ def test_code_of_another_root_is_never_taken_for_its_own(
     make(tmp_path / "other", "mine/result")
     path = str(tmp_path / "other/replications/mine/result.yaml")
     line = one_line(capsys, ["--root", str(own), "status", path])
-    found = r"'replications.mine.model' is /.*/own/.*, not /.*/other/"
+    found = r"'replications.mine.model' was imported from /.*/own/.*, not from /.*/other/"
     assert re.search(rf"result.yaml:\d+: model.class_path: {found}", line)
 
 
@@ -182,8 +182,8 @@ def test_a_record_is_made_in_its_own_root(
     own: Path, installed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = one_line(capsys, ["--root", str(own), "record", "theirs/result"])
-    where = f"give its own with --root {installed}"
-    assert line == f"replicate: record: theirs/result is not of this root; {where}"
+    where = f"record it with --root {installed}"
+    assert line == f"replicate: record: theirs/result belongs to another root; {where}"
 
 
 @pytest.mark.parametrize(
@@ -212,13 +212,13 @@ def test_an_entry_point_that_names_no_such_package_is_one_line(
     install(tmp_path / "site", "theirs/result", value)
     monkeypatch.syspath_prepend(tmp_path / "site")
     assert main(["--root", str(own), "list"]) == 0
-    expected = f"entry point 'others': {value!r} is no package PACKAGE.replications"
+    expected = f"entry point 'others': {value!r} is not a package PACKAGE.replications"
     assert capsys.readouterr().err == f"replicate: others-replications: {expected}\n"
 
 
 COMMANDS = ["list", "run", "check", "status", "report", "record", "bench", "cite"]
 SPEC = "title: x\n"
-NOTHING_NEAR = "; `replicate new PAPER/RESULT` makes one"
+NOTHING_NEAR = "; `replicate new PAPER/RESULT` creates one"
 
 
 def put(root: Path, *names: str) -> Path:
@@ -237,12 +237,12 @@ def put(root: Path, *names: str) -> Path:
         (["replications/"], NOTHING_NEAR),
         (["replications/paper/"], NOTHING_NEAR),
         (["replications/paper/model.py", "replications/notes.txt"], NOTHING_NEAR),
-        (["replications/paper/res.yml"], ", but paper/res.yml"),
-        (["replications/res.yaml"], ", but res.yaml"),
-        (["replications/paper/inner/res.yaml"], ", but paper/inner/res.yaml"),
-        (["replications/paper/RES.YAML"], ", but paper/RES.YAML"),
-        (["replications/paper/res.Yml"], ", but paper/res.Yml"),
-        (["replications/paper/res.yaml.txt"], ", but paper/res.yaml.txt"),
+        (["replications/paper/res.yml"], ", only paper/res.yml"),
+        (["replications/res.yaml"], ", only res.yaml"),
+        (["replications/paper/inner/res.yaml"], ", only paper/inner/res.yaml"),
+        (["replications/paper/RES.YAML"], ", only paper/RES.YAML"),
+        (["replications/paper/res.Yml"], ", only paper/res.Yml"),
+        (["replications/paper/res.yaml.txt"], ", only paper/res.yaml.txt"),
         (["replications/paper/._res.yaml"], NOTHING_NEAR),
     ],
 )  # fmt: skip
@@ -251,7 +251,7 @@ def test_where_there_is_no_spec_nothing_is_judged(
 ) -> None:
     put(tmp_path, *files)
     where = tmp_path / "replications"
-    expected = f"replicate: {where}: nothing to judge: no spec PAPER/RESULT.yaml in it{near}\n"
+    expected = f"replicate: {where}: nothing to judge: it contains no spec PAPER/RESULT.yaml{near}\n"
     for command in COMMANDS:
         assert main(["--root", str(tmp_path), command]) == 2, command
         assert capsys.readouterr().err == expected, command
@@ -269,20 +269,20 @@ def test_a_new_replication_needs_nothing(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("replications/mine/second.yml", "would be passed over: a spec is replications/PAPER/RESULT.yaml"),
-        ("replications/second.yaml", "would be passed over: a spec is"),
-        ("replications/mine/inner/second.yaml", "would be passed over: a spec is"),
-        ("replications/mine/SECOND.YAML", "would be passed over: a spec is"),
-        ("replications/yours/second.yml", "would be passed over: a spec is"),
+        ("replications/mine/second.yml", "would be ignored: a spec is replications/PAPER/RESULT.yaml"),
+        ("replications/second.yaml", "would be ignored: a spec is"),
+        ("replications/mine/inner/second.yaml", "would be ignored: a spec is"),
+        ("replications/mine/SECOND.YAML", "would be ignored: a spec is"),
+        ("replications/yours/second.yml", "would be ignored: a spec is"),
         ("expected/mine/resutl.yaml", "claims without a spec: no replications/mine/resutl.yaml; did"),
         ("expected/yours/second.yaml", "claims without a spec: no replications/yours/second.yaml"),
         ("expected/mine/gone.record.yaml", "claims without a spec: no replications/mine/gone.yaml"),
-        ("expected/mine/result.yml", "would be passed over: only expected/PAPER/RESULT.yaml, RESULT.record"),
-        ("expected/result.yaml", "would be passed over: only"),
-        ("expected/mine/inner/result.yaml", "would be passed over: only"),
+        ("expected/mine/result.yml", "would be ignored: only expected/PAPER/RESULT.yaml, RESULT.record"),
+        ("expected/result.yaml", "would be ignored: only"),
+        ("expected/mine/inner/result.yaml", "would be ignored: only"),
         ("expected/mine/gone.samples.parquet", "samples without a spec: no replications/mine/gone.yaml"),
-        ("expected/mine/result.parquet", "would be passed over: only"),
-        ("expected/result.samples.parquet", "would be passed over: only"),
+        ("expected/mine/result.parquet", "would be ignored: only"),
+        ("expected/result.samples.parquet", "would be ignored: only"),
         ("expected/mine/result.samples.parquet", "samples without their record: no result.record.yaml"),
     ],
 )  # fmt: skip

@@ -90,7 +90,10 @@ def test_an_existing_file_of_the_result_is_an_error(
     (tmp_path / path).touch()
     assert main(["--root", str(tmp_path), "new", "paper/result"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"replicate: paper/result: {tmp_path / path} exists; choose another name, or remove it"
+    assert (
+        line
+        == f"replicate: paper/result: {tmp_path / path} already exists; choose another name, or remove it"
+    )
     assert files(tmp_path) == {path: ""}
 
 
@@ -99,15 +102,15 @@ def test_an_existing_file_of_the_result_is_an_error(
     [
         ("paper", "expected PAPER/RESULT"),
         ("a/b/c", "expected PAPER/RESULT"),
-        ("Paper/result", "'Paper' cannot name a Python module"),
-        ("paper/my-result", "'my-result' cannot name"),
-        ("paper/", "'' cannot name"),
-        ("paper/2d", "'2d' cannot name"),
-        ("paper/class", "'class' cannot name"),
-        ("../result", "'..' cannot name"),
-        ("paper/é", "'é' cannot name"),
-        ("paper/result\n", "cannot name"),
-        ("paper/model", "model.py is the paper's model"),
+        ("Paper/result", "'Paper' is not a valid name for a Python module"),
+        ("paper/my-result", "'my-result' is not a valid name"),
+        ("paper/", "'' is not a valid name"),
+        ("paper/2d", "'2d' is not a valid name"),
+        ("paper/class", "'class' is not a valid name"),
+        ("../result", "'..' is not a valid name"),
+        ("paper/é", "'é' is not a valid name"),
+        ("paper/result\n", "is not a valid name"),
+        ("paper/model", "model.py is reserved for the paper's model"),
     ],
 )
 def test_a_bad_name_is_an_error(tmp_path: Path, name: str, message: str) -> None:

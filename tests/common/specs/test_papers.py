@@ -72,13 +72,13 @@ def test_values_in_all_their_forms(tmp_path: Path, text: str, title: str) -> Non
         ("@misc{k}".encode("utf-16"), 1, "the byte 0xff is not UTF-8"),
         ("\n@misc{k,\n title = {a}\n", 2, "this entry is not closed: a } is missing"),
         ("\n@misc{k,\n title = {a\n}\n", 2, "this entry is not closed: a } is missing"),
-        ("@misc{k,\n title = {{a}\n", 2, "what begins here is not closed: a } is missing"),
-        ('@misc{k,\n title = "a}\n', 2, 'what begins here is not closed: a " is missing'),
-        ("\n@comment{{", 2, "what begins here is not closed"),
+        ("@misc{k,\n title = {{a}\n", 2, "what opens here is not closed: a } is missing"),
+        ('@misc{k,\n title = "a}\n', 2, 'what opens here is not closed: a " is missing'),
+        ("\n@comment{{", 2, "what opens here is not closed"),
         ("@misc{k,\n\ntitle}", 3, "expected FIELD = {value}, or } at the end of the entry"),
         ("@misc{k,\n title = ,}", 2, "expected a value: {text} or a number"),
-        ("@misc{,\n title = {a}}", 1, "expected the key of @misc, and a comma"),
-        ("@misc{k title = {a}}", 1, "expected the key of @misc, and a comma"),
+        ("@misc{,\n title = {a}}", 1, "expected the key of @misc, followed by a comma"),
+        ("@misc{k title = {a}}", 1, "expected the key of @misc, followed by a comma"),
     ],
 )
 def test_what_is_no_bibtex_is_one_line(tmp_path: Path, text: str | bytes, line: int, message: str) -> None:

@@ -252,7 +252,7 @@ def test_one_alias_in_two_places_changed_in_one(load: Load) -> None:
 
 
 def test_a_value_twice(load: Load) -> None:
-    with pytest.raises(InputError, match=r"sweep.0.density.1: 0.5 stands here twice; each value once$"):
+    with pytest.raises(InputError, match=r"sweep.0.density.1: 0.5 is listed twice; list each value once$"):
         load(overrides={"sweep.0.density": ([0.5, 0.5], "--set")})
 
 
@@ -535,8 +535,8 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "seeds:\n- 0\n- -1",
         "23: seeds.1: input should be greater than or equal to 0, got -1",
     ),
-    "no seed": ("seeds: 3", "seeds: []", "21: seeds: expected at least one seed and no seed twice"),
-    "seed twice": ("seeds: 3", "seeds: [3, 3]", "21: seeds: expected at least one seed and no seed twice"),
+    "no seed": ("seeds: 3", "seeds: []", "21: seeds: expected at least one seed, and no seed twice"),
+    "seed twice": ("seeds: 3", "seeds: [3, 3]", "21: seeds: expected at least one seed, and no seed twice"),
     "float as seed": ("seeds: 3", "seeds: [0, 1.5]", "21: seeds.1: input should be a valid integer, got 1.5"),
     "string as seeds": ("seeds: 3", "seeds: few", "21: seeds: input should be a valid integer, got 'few'"),
     # arguments
@@ -565,7 +565,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "given twice": (
         "n_hidden: 2",
         "n_hidden: 2\n    bias: true",
-        "9: model.init_args.bias: given here and in sweep; keep one",
+        "9: model.init_args.bias: given both here and in sweep; keep one",
     ),
     "optimizer swept": (
         "bias: false",
@@ -597,7 +597,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "same part": (
         "part: two",
         "part: one",
-        "26: sweep.1.part: another entry is called 'one' too; name each one",
+        "26: sweep.1.part: another entry is also called 'one'; give each its own name",
     ),
     "too many hidden in the sweep": (
         *("  init_args:\n    n_hidden: 2\n", "", "bias: false", "n_hidden: 3"),
@@ -677,7 +677,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "calculated, and features": (
         f"{MODEL}.ToyModel\n  init_args:\n    n_hidden: 2",
         "code_of_a_replication.Constant",
-        "7: features: Constant is calculated, not trained; leave this out",
+        "7: features: Constant is calculated, not trained; remove this key",
     ),
     "no class at all": (
         "torch.optim.AdamW",
@@ -806,9 +806,9 @@ def test_mistakes_in_layers(load: Load, tmp_path: Path, mistake: tuple[str, ...]
         ("trainer.max_steps", None, "trainer.max_steps: input should be a valid integer, got None"),
         ("trainer.steps", 1, "trainer.steps: unknown key; did you mean 'max_steps'?"),
         ("trainr.max_steps", 1, "trainr.max_steps: no key 'trainr'; did you mean 'trainer'?"),
-        ("trainer.max_steps.x", 1, "trainer.max_steps.x: trainer.max_steps holds no keys"),
+        ("trainer.max_steps.x", 1, "trainer.max_steps.x: trainer.max_steps is not a mapping"),
         ("titel", "x", "titel: unknown key; did you mean 'title'?"),
-        ("seeds", [1, 1], "seeds: expected at least one seed and no seed twice"),
+        ("seeds", [1, 1], "seeds: expected at least one seed, and no seed twice"),
         ("seeds", [1, "x"], "seeds.1: input should be a valid integer, got 'x'"),
         ("model", "x", "model: input should be a mapping, KEY: VALUE, got 'x'"),
         ("model.init_args.n_hidden", 4, "model.init_args.n_hidden: expected at most n_features = 3, got 4"),
@@ -844,7 +844,7 @@ def test_mistakes_in_layers(load: Load, tmp_path: Path, mistake: tuple[str, ...]
         (
             "trainer.logger",
             {"class_path": f"{LOGGERS}.CSVLogger", "init_args": {"version": 1}},
-            "trainer.logger.init_args.version: each run and shard has its own; leave this out",
+            "trainer.logger.init_args.version: each run and shard has its own; remove this key",
         ),
         (
             "trainer.logger",

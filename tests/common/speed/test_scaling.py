@@ -75,6 +75,6 @@ def test_the_command_prints_what_was_measured(
 def test_what_is_calculated_does_not_scale() -> None:
     spec = load_spec(ROOT / "replications" / "polysemanticity_definitions" / "definitions.yaml")
     with pytest.raises(
-        InputError, match=r"^polysemanticity_definitions/definitions: calculated, not trained"
+        InputError, match=r"^polysemanticity_definitions/definitions is calculated, not trained"
     ):
         next(scaling.scaling(spec, Devices("cpu", 1)))

@@ -194,7 +194,7 @@ step(model)
 assert not model.compiled
 """
     said = python(code, **{CACHE: None, "TMPDIR": base})
-    assert said.startswith(f"{UNCOMPILED}: there is no folder where compiled code could be kept")
+    assert said.startswith(f"{UNCOMPILED}: no folder for compiled code or temporary files can be written")
     assert said.count("\n") == 1
 
 
@@ -225,10 +225,10 @@ def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SetCom
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("exit 3", "does not work, `--version` ends with exit code 3"),
-        ("kill -9 $$", "does not work, `--version` is killed by SIGKILL"),
-        ("exit 0", "does not work, `--version` says nothing"),
-        ("echo noise >&2; exit 1", "does not work, `--version` ends with exit code 1"),
+        ("exit 3", "does not work, `--version` ended with exit code 3"),
+        ("kill -9 $$", "does not work, `--version` was killed by SIGKILL"),
+        ("exit 0", "does not work, `--version` prints nothing"),
+        ("echo noise >&2; exit 1", "does not work, `--version` ended with exit code 1"),
     ],
 )
 def test_a_compiler_that_does_not_run_is_found_before_it_is_needed(
@@ -236,7 +236,7 @@ def test_a_compiler_that_does_not_run_is_found_before_it_is_needed(
 ) -> None:
     name = compiler(text)
     why = compiling._why_no_compiler()
-    assert why == f"no C++ compiler: CXX={name} {says}; set CXX to the path of one that works"
+    assert why == f"no C++ compiler: CXX={name} {says}; set CXX to the path of a compiler that works"
     assert capfd.readouterr() == ("", "")
 
 
@@ -247,7 +247,7 @@ def test_a_compiler_that_there_is_not(
     compiler("", named=name)
     why = compiling._why_no_compiler()
     assert why is not None
-    assert why.startswith(f"no C++ compiler: CXX={name}, and there is no such program; set CXX to ")
+    assert why.startswith(f"no C++ compiler: CXX={name}, but there is no such program; set CXX to ")
     assert ("takes no arguments" in why) == (" " in name)
     monkeypatch.delenv("CXX")
     config.cpp.cxx = (None, "g++")
@@ -265,9 +265,9 @@ def test_a_compiler_that_there_is_not(
             1,
             "exit code 1: a.cpp:2: error: no",
         ),
-        ("what?", 2, "ends with exit code 2: what?; set CXX"),
-        ("", 1, "ends with exit code 1: without a word; set CXX"),
-        ("", -9, "was stopped (is killed by SIGKILL), most likely as memory ran out"),
+        ("what?", 2, "ended with exit code 2: what?; set CXX"),
+        ("", 1, "ended with exit code 1: no message; set CXX"),
+        ("", -9, "was stopped (was killed by SIGKILL), most likely because memory ran out"),
         (
             "g++: fatal error: Killed signal terminated program cc1plus",
             1,
@@ -312,11 +312,11 @@ def test_what_is_no_compiler_at_all(compiler: SetCompiler) -> None:
     name = compiler("echo version 1")
     for error in (IndexError("list index out of range"), FileNotFoundError(2, "No such file", "x.so")):
         assert compiling.explain(error) == (
-            f"no C++ compiler: CXX={name} says that all is well and compiles nothing; "
-            "set CXX to the path of one that works"
+            f"no C++ compiler: CXX={name} reports success but compiles nothing; "
+            "set CXX to the path of a compiler that works"
         )
     why = compiling.explain(ImportError("/cache/x.so: undefined symbol: _ZTTN"))
-    assert why.startswith(f"what CXX={name} compiled cannot be loaded, is it a compiler of C++?")
+    assert why.startswith(f"code compiled by CXX={name} cannot be loaded; is it a C++ compiler?")
 
 
 def test_compiled_code_that_is_damaged_or_cannot_be_kept(
@@ -325,16 +325,14 @@ def test_compiled_code_that_is_damaged_or_cannot_be_kept(
     compiler("", named="g++")
     cache = tmp_path / "cache"
     why = compiling.explain(ImportError(f"{cache}/x.so: file too short"))
-    assert why.startswith(
-        f"what was compiled cannot be loaded ({cache}/x.so: file too short); remove {cache}"
-    )
+    assert why.startswith(f"compiled code cannot be loaded ({cache}/x.so: file too short); remove {cache}")
     why = compiling.explain(PermissionError(13, "Permission denied", f"{cache}/fxgraph"))
     assert why.startswith(f"{cache}/fxgraph: Permission denied; remove {cache} and try again")
     cache.rmdir()
     cache.touch()
     monkeypatch.setattr("torch._inductor.runtime.cache_dir_utils.cache_dir", lambda: str(cache))
     assert compiling.explain(RuntimeError("any")) == (
-        f"{cache} cannot be used (File exists); see to that, or set {CACHE} to another folder"
+        f"{cache} cannot be used (File exists); fix that, or set {CACHE} to another folder"
     )
 
 
@@ -358,6 +356,6 @@ def test_a_command_says_once_why_it_runs_uncompiled(
     assert line.startswith(f"replicate: {CACHE}: {tmp_path}/file/x cannot be used (Not a directory)")
     (line,) = [line for line in ran.stdout.splitlines() if "uncompiled" in line]
     assert f"{UNCOMPILED}: no C++ compiler: CXX={failing} does not work" in line
-    assert line.endswith("; set CXX to the path of one that works")
+    assert line.endswith("; set CXX to the path of a compiler that works")
     assert "Traceback" not in ran.stdout
     assert [path.name for path in base.iterdir()] == ["torchinductor_somebody"]

@@ -51,7 +51,7 @@ def test_it_runs_without_what_only_linux_has(example: Path, tmp_path: Path) -> N
         code, said, errors = replicate(example, "run", *SHORT, "--devices", devices, "--out", str(out))
         assert (code, errors) == (0, "")
         # of the run and its control once; a worker is a new process, on this processor
-        assert said.count("cannot be told to take denormal numbers for 0") == (devices == "1")
+        assert said.count("cannot treat denormal numbers as 0") == (devices == "1")
         manifests = [json.loads(path.read_text()) for path in sorted(out.rglob("manifest.json"))]
         digests.append([manifest["instances_digest"] for manifest in manifests])
         assert len(digests[-1]) == 2

@@ -25,7 +25,7 @@ with open(sys.argv[1], "w") as file:
     file.write(f"{len(lost)} {min(file.fileno(), 3)} {os.get_inheritable(1)}")
 sys.exit(7)
 """
-KEPT = "nothing that was finished is lost"
+KEPT = "finished work is kept"
 GONE = ["| head -c 1", "| true", ">&-", "2>&-", ">&- 2>&- <&-", "2> >(true)", "1< /dev/null", "2>&1 | true"]
 PIPES = {"": 0, **dict.fromkeys(GONE, 0), "> /dev/full": 1, "2> /dev/full": 0, "> /dev/full 2>&1": 1}
 
@@ -71,7 +71,7 @@ def test_a_run_goes_on_and_its_code_is_that_of_its_verdicts(example: Path) -> No
     spec, model = (example / "replications/example" / name for name in ("projection.yaml", "model.py"))
     spec.write_text(f"{spec.read_text(encoding='utf-8')}shard_size: 2\n", encoding="utf-8")
     text = model.read_text(encoding="utf-8")  # what it prints comes from the workers too
-    here = '"""What the claims and figures need of each trained'
+    here = '"""What claims and figures need from each trained'
     assert here in text
     said = 'print("from the model\\n" * 9_999, flush=True)\n        '
     start = text.index(here)

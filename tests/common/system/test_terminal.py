@@ -20,7 +20,8 @@ from tests.conftest import SMALL
 
 HOSTILE = [
     "[normalised loss]", "[/red]", "[bold]a[/bold]", "[link=http://a.b]a[/link]", "\\[a]", ":smile:",
-    "1e-3 'a'", "\x1b[31mred", "\x1b]0;title\x07", "\x9b2J", "a\rb", "\u202eabc", "a\nAll as recorded.",
+    "1e-3 'a'", "\x1b[31mred", "\x1b]0;title\x07", "\x9b2J", "a\rb", "\u202eabc",
+    "a\nAll results match the record.",
     "\udcff", "[@click=a]b",
 ]  # fmt: skip
 
@@ -116,7 +117,8 @@ def rewrite(path: Path, **changes: str) -> None:
 
 def test_the_command_shows_what_is_written(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec, claims = (example / f"{folder}/example/projection.yaml" for folder in ("replications", "expected"))
-    rewrite(spec, title='"[normalised loss] :smile: \\e[31m"', why='"too strong [/red]\\nAll as recorded."',
+    rewrite(spec, title='"[normalised loss] :smile: \\e[31m"',
+            why='"too strong [/red]\\nAll results match the record."',
             trainer="{max_steps: 5, compile: false}")  # fmt: skip
     rewrite(claims, statement='"[/red] \\u202E"')
     with claims.open("a", encoding="utf-8") as file:
@@ -126,9 +128,9 @@ def test_the_command_shows_what_is_written(example: Path, capsys: pytest.Capture
     assert "example/projection: [normalised loss] :smile: \ufffd[31m (example): 10" in capsys.readouterr().out
     assert main([*root, "run", "--devices", "1"]) == 1
     said = capsys.readouterr().out
-    assert "control decayed (too strong [/red] All as recorded.): loses" in said
+    assert "control decayed (too strong [/red] All results match the record.): fails" in said
     assert "Investigated: seen: [/bold] :smile:" in said
-    assert not re.search("^All as recorded", said, re.MULTILINE)
+    assert not re.search("^All results match", said, re.MULTILINE)
 
 
 @pytest.mark.parametrize("text", ["[/red]", "[a]", ":smile:", "\x1b[31m", "a\nb", "\udcff"])

@@ -74,7 +74,7 @@ def test_a_line_is_one(written: str) -> None:
     [
         ("  two  spaces ", "  two  spaces "),
         ("  a \n\n  b\n", "  a  b"),
-        ("\nAll as recorded.", " All as recorded."),
+        ("\nAll results match the record.", " All results match the record."),
         ("a\r\nb", "a b"),
         ("a\rb", "a\ufffdb"),
     ],

@@ -72,7 +72,7 @@ for function in (mean_of, ratio, above, numbers, p_value, needs_seed_0, broken, 
     setattr(code, function.__name__, function)
 
 SOURCE = {"paper": "someone2020", "where": "figure 1", "read_by": "digitised"}
-ONE_NETWORK = "the networks of all seeds are one and the same: all that is measured of them is equal"
+ONE_NETWORK = "the networks of all seeds are identical: all of their metrics are equal"
 MEAN_OF_X = {"function": "mean_of", "args": {"column": "x"}}
 KINDS: dict[str, dict[str, Any]] = {
     "published": {"published": {"value": 1.0, "reading_error": 0.1}, "margin": {"value": 0.5, "rule": "r"}},
@@ -292,10 +292,7 @@ def test_reasons_are_plain_sentences() -> None:
     near = outcome(claim("theory"), standardised(10, 1.0, 0.1))
     assert near.reason == "1 [0.9285, 1.072] lies inside [0.5, 1.5]"
     edge = outcome(claim("theory"), standardised(10, 1.4, 0.2))
-    assert (
-        edge.reason
-        == "1.4 [1.257, 1.543] reaches across an end of [0.5, 1.5]; about 8 more seeds would decide"
-    )
+    assert edge.reason == "1.4 [1.257, 1.543] lies partly inside [0.5, 1.5]; about 8 more seeds would decide"
     stuck = outcome(claim("published"), standardised(10, 1.45, 0.2))
     assert stuck.reason.endswith("; no number of seeds would decide")
 
@@ -445,7 +442,7 @@ def test_the_exact_interval_of_the_share_that_agrees(seeds: int) -> None:
     low = stats.binomtest(seeds, seeds).proportion_ci(0.95, method="exact").low
     assert (low > 0.5) == (seeds >= AGREEING)
     if seeds >= AGREEING:
-        assert f"more than {low:.0%} of all would" in outcome(FEATURES, agreeing(5, seeds)).reason
+        assert f"more than {low:.0%} of all seeds would" in outcome(FEATURES, agreeing(5, seeds)).reason
 
 
 def test_a_control_is_judged_as_all_its_networks_are() -> None:
@@ -461,9 +458,9 @@ def test_an_estimate_that_does_not_see_each_seed_is_no_agreement() -> None:
     table = table_of([1.0, 5, 5, 5, 5, 5, 5, 9]).assign(loss=np.arange(8))
     result = outcome({**FEATURES, "estimate": {"function": "median_of_x"}}, table)
     assert result.verdict is Verdict.INVALID
-    assert result.reason.startswith("every choice of seeds gives the same, and single seeds do not")
+    assert result.reason.startswith("every choice of seeds gives the same, but single seeds differ")
     assert outcome({**FEATURES, "estimate": {"function": "median_of_x"}}, agreeing(5, 8)).reason.endswith(
-        "all 8 seeds agree, so more than 63% of all would"
+        "all 8 seeds agree, so more than 63% of all seeds would"
     )
 
 
@@ -474,7 +471,7 @@ def test_a_comparison_in_which_nothing_differs_is_no_agreement(value: float) -> 
     bound = {"bound": {"at_least": value, "rule": "r"}}
     result = outcome(claim("ordering", MEAN_OF_X, **bound), table)
     assert result.verdict is Verdict.INVALID
-    assert result.reason.endswith(f"gives {value:.4g}, an end of the region: no spread where it is due")
+    assert result.reason.endswith(f"gives {value:.4g}, exactly an end of the acceptance region")
     assert outcome(claim("ordering", {"metric": "x"}, **bound), table).verdict is Verdict.REPRODUCED
 
 
@@ -551,7 +548,7 @@ def test_invalid(estimate: dict[str, Any], x: list[float], reason: str) -> None:
 
 def test_a_fraction_of_nothing_is_invalid() -> None:
     parts = claim("fraction", {"function": "above", "args": {"limit": 0.0}})
-    assert outcome(parts, table_of(np.empty(0))).reason == "no unit to judge"
+    assert outcome(parts, table_of(np.empty(0))).reason == "there are no units to judge"
 
 
 def test_an_invalid_claim_leaves_the_others_alone() -> None:
@@ -751,12 +748,12 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no published error": (
         {"published": {"value": 1.0}},
-        "2: claims.first: margin published_precision needs a published error: "
+        "2: claims.first: the margin rule published_precision needs the error of the published number: "
         "sd and n, reading_error or resolution",
     ),
     "sd without n": (
         {"published__sd": 1.0},
-        "6: claims.first.published: sd needs n, the number of networks that it is over",
+        "6: claims.first.published: sd needs n, the number of networks (or runs) that it was computed from",
     ),
     "zero error": (
         {"published__reading_error": 0.0},
@@ -772,11 +769,13 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "margin without value": (
         {"margin__rule": "taste"},
-        "8: claims.first.margin: give either the rule published_precision, or a value with its rule",
+        "8: claims.first.margin: give either the rule published_precision without a value, or "
+        "a value with its own rule",
     ),
     "margin with both": (
         {"margin__value": 1.0},
-        "8: claims.first.margin: give either the rule published_precision, or a value with its rule",
+        "8: claims.first.margin: give either the rule published_precision without a value, or "
+        "a value with its own rule",
     ),
     "margin without rule": ({"margin": {"value": 1.0}}, "8: claims.first.margin.rule: missing key"),
     "two bounds": (
@@ -786,11 +785,11 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     "no estimate": ({"estimate": {}}, "7: claims.first.estimate: give exactly one of function and metric"),
     "args of a metric": (
         {"estimate": {"metric": "x", "args": {}}},
-        "7: claims.first.estimate: args does not go with metric",
+        "7: claims.first.estimate: args cannot be combined with metric",
     ),
     "rows of a function": (
         {"estimate__at": {"x": 1}},
-        "7: claims.first.estimate: at does not go with function",
+        "7: claims.first.estimate: at cannot be combined with function",
     ),
     # delete-one jackknife intervals of a median are far too narrow
     "median": (
@@ -799,7 +798,7 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "fraction of a metric": (
         {"kind": "fraction", "published": None, "margin": None, "bound": BOUND, "estimate": {"metric": "x"}},
-        "2: claims.first: kind fraction needs estimate.function, which says of each unit: true or false",
+        "2: claims.first: kind fraction needs estimate.function, which returns true or false for each unit",
     ),
     "fit without power": (
         {"kind": "fit", "published": None, "margin": None, "bound": BOUND},
@@ -814,7 +813,7 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
             "power": {"seeds": 2, "rule": "r"},
             "estimate": {"metric": "x"},
         },
-        "2: claims.first: kind fit needs estimate.function, a p-value, and bound.at_least",
+        "2: claims.first: kind fit needs estimate.function, which returns a p-value, and bound.at_least",
     ),
     "no profiles": (
         {"profiles": []},

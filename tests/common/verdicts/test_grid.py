@@ -171,13 +171,13 @@ MISTAKES = [
         GRID,
         f"\n{ROWS}",
         " []\n",
-        f"4: {ONE}.for: expected a list of rows, - {{NAME: VALUE, ...}}, at least one",
+        f"4: {ONE}.for: expected a list of at least one row, - {{NAME: VALUE, ...}}",
     ),
     (
         GRID,
         f"\n{ROWS}",
         " {m: [256, 512]}\n",
-        f"4: {ONE}.for: expected a list of rows, - {{NAME: VALUE, ...}}",
+        f"4: {ONE}.for: expected a list of at least one row, - {{NAME: VALUE, ...}}",
     ),
     (
         GRID,
@@ -186,8 +186,8 @@ MISTAKES = [
         f"6: {ONE}.for.1: expected a row, {{NAME: VALUE",
     ),
     (GRID, "{m: 512, count: 23.9, profiles: [full]}", "{}", f"6: {ONE}.for.1: expected a row, {{NAME: VALUE"),
-    (GRID, "count: 23.9, ", "", f"6: {ONE}.for.1: no 'count', which line 8 names; give it in each row"),
-    (GRID, "m: 256, ", "", f"5: {ONE}.for.0: no 'm', which line 3 names; give it in each row"),
+    (GRID, "count: 23.9, ", "", f"6: {ONE}.for.1: this row has no 'count', which line 8 uses; add it"),
+    (GRID, "m: 256, ", "", f"5: {ONE}.for.0: this row has no 'm', which line 3 uses; add it"),
     # columns
     (
         GRID,
@@ -201,68 +201,73 @@ MISTAKES = [
         "at m = {}",
         f"7: {ONE}.statement: no column '' in the rows of `for`; valid: count, m",
     ),
-    (GRID, "count: 72.6", "coumt: 72.6", f"5: {ONE}.for.0: no 'count', which line 8 names"),
+    (GRID, "count: 72.6", "coumt: 72.6", f"5: {ONE}.for.0: this row has no 'count', which line 8 uses"),
     (
         GRID,
         "72.6}",
         "72.6, sd: 4}",
-        f"5: {ONE}.for.0.sd: used nowhere as {{sd}}, and not a key of a claim; valid: ",
+        f"5: {ONE}.for.0.sd: unused column: neither used as {{sd}} nor a key of a claim; valid: ",
     ),
     (
         GRID,
         "profiles",
         "profils",
-        f"6: {ONE}.for.1.profils: used nowhere as {{profils}}, and not a key of a claim; "
+        f"6: {ONE}.for.1.profils: unused column: neither used as {{profils}} nor a key of a claim; "
         "did you mean 'profiles'?",
     ),
-    (GROUP, "note: null}", "note: null, q: 2}", "4: claims.losses.for.0.q: used nowhere as {q}"),
+    (
+        GROUP,
+        "note: null}",
+        "note: null, q: 2}",
+        "4: claims.losses.for.0.q: unused column: neither used as {q}",
+    ),
     (
         GRID,
         "    value:",
         "    profiles: []\n    value:",
-        f"6: {ONE}.for.1.profiles: given in the row and in the claim; keep one",
+        f"6: {ONE}.for.1.profiles: given in both the row and the claim; keep one",
     ),
     # text
-    (GRID, "at m = {m}", "{m", f"7: {ONE}.statement: a single {{; write {{{{ for the character"),
-    (GRID, "at m = {m}", "{m}}", f"7: {ONE}.statement: a single }}; write }}}} for the character"),
+    (GRID, "at m = {m}", "{m", f"7: {ONE}.statement: a single {{; write {{{{ for a literal {{"),
+    (GRID, "at m = {m}", "{m}}", f"7: {ONE}.statement: a single }}; write }}}} for a literal }}"),
     (
         GRID,
         "m: 512",
         "m: [512]",
-        f"6: {ONE}.for.1.m: {{m}} stands within text, so it must be text or a number",
+        f"6: {ONE}.for.1.m: {{m}} is used within text, so its value must be text or a number",
     ),
     (
         GRID,
         "m: 512",
         "m: null",
-        f"6: {ONE}.for.1.m: {{m}} stands within text, so it must be text or a number",
+        f"6: {ONE}.for.1.m: {{m}} is used within text, so its value must be text or a number",
     ),
     # names
     (
         GRID,
         "m: 512",
         "m: 256",
-        f"6: {ONE}.for.1: the claim 'count_m256' is already made on line 5; each needs",
+        f"6: {ONE}.for.1: line 5 already makes the claim 'count_m256'; each claim needs",
     ),
     (
         GRID,
         "first:",
         "count_m512:",
-        f"6: {ONE}.for.1: the claim 'count_m512' is already made on line 2; each needs",
+        f"6: {ONE}.for.1: line 2 already makes the claim 'count_m512'; each claim needs",
     ),
     (
         GRID,
         "last:",
         "count_m512:",
-        "9: claims.count_m512: the claim 'count_m512' is already made on line 6; each needs",
+        "9: claims.count_m512: line 6 already makes the claim 'count_m512'; each claim needs",
     ),
-    (GRID, "last:", "last_{m}:", "9: claims.last_{m}: {m} needs `for`, a list of rows with a value of 'm'"),
+    (GRID, "last:", "last_{m}:", "9: claims.last_{m}: {m} needs `for`, a list of rows with a value for 'm'"),
     # several claims
     (
         GROUP,
         "    claims:",
         "    kind: x\n    claims:",
-        "6: claims.losses.kind: does not go with `claims`; put it into each",
+        "6: claims.losses.kind: not allowed next to `claims`; put it into each",
     ),
     (
         GROUP,
@@ -274,7 +279,7 @@ MISTAKES = [
         GROUP,
         '{statement: "{{p = {p}}}"}',
         "{for: [{q: 1}]}",
-        "7: claims.losses.claims.weights_p{p}.for: within another `for`; put its values into the rows",
+        "7: claims.losses.claims.weights_p{p}.for: a `for` inside another `for`; put its values into",
     ),
     (
         GROUP,

@@ -239,7 +239,7 @@ def test_a_save_that_is_stopped_between_the_files_is_told(
     stopped(0, second)
     assert record.load(path) == first
     stopped(1, second)
-    said = f"^{samples}: its samples of the profile 'full' are not those that {path.name} was written with; "
+    said = f"^{samples}: its samples of the profile 'full' do not match the digest in {path.name}; "
     with pytest.raises(InputError, match=said):
         record.load(path)
     record.save(path, second)
@@ -298,7 +298,7 @@ def test_no_record_makes_everything_new() -> None:
 def test_claims_that_came_and_went() -> None:
     old = record_of({"gone": outcome(1.0), "kept": outcome(1.0)})
     assert differences(old, {"kept": outcome(1.0), "came": outcome(1.0)}, {}, 3) == [
-        Change("gone", "vanished: it is in the record, but was not evaluated"),
+        Change("gone", "missing: it is in the record, but was not judged"),
         Change("came", "new: reproduced, not in the record"),
     ]
 
@@ -309,7 +309,7 @@ def test_a_verdict_that_changed_either_way(old: Verdict, new: Verdict) -> None:
     changes = compared(outcome(1.0, verdict=old), outcome(1.0, verdict=new))
     expected = [] if old is new else [Change("c", f"verdict changed from {old} to {new}: because")]
     if old is new is Verdict.INVALID:  # nothing was judged
-        expected = [Change("c", "invalid, as recorded: because")]
+        expected = [Change("c", "invalid, as in the record: because")]
     assert changes == expected
 
 
@@ -390,7 +390,7 @@ def test_a_record_that_compares_with_nothing_is_refused(tmp_path: Path, changes:
     assert record.load(path)["full"].claims["x"].value == 1
     save_unchecked(path, **changes)
     line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if text.strip().startswith("x:"))
-    with pytest.raises(InputError, match=rf"^{path}:{line}: .*; restore .*record it anew") as raised:
+    with pytest.raises(InputError, match=rf"^{path}:{line}: .*; restore .*`replicate record`") as raised:
         record.load(path)
     assert "\n" not in str(raised.value)
 
@@ -449,7 +449,10 @@ def _more(**parts: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
     return lambda table: pd.concat([table, pd.DataFrame([row])])
 
 
-UNREAD, OTHER = "SAMPLES: cannot be read: ", "SAMPLES: its samples of the profile 'full' are not those that"
+UNREAD, OTHER = (
+    "SAMPLES: cannot be read: ",
+    "SAMPLES: its samples of the profile 'full' do not match the digest in",
+)
 COLUMNS = rf"{UNREAD}the columns are not profile \(str\), claim \(str\), sample \(int64\), value \(float64\)"
 
 
@@ -476,7 +479,7 @@ COLUMNS = rf"{UNREAD}the columns are not profile \(str\), claim \(str\), sample 
         (_table(lambda table: table.replace({"claim": {"mean": "means"}})), OTHER),
         (_table(_more()), OTHER),
         (_table(_more(claim="new", sample=0)), OTHER),
-        (_table(_more(profile="long", sample=0)), "SAMPLES: has samples of the profile 'long', result"),
+        (_table(_more(profile="long", sample=0)), "SAMPLES: has samples of the profile 'long', which result"),
         (_table(_more(profile=None)), f"{UNREAD}the samples of each claim are not numbered from 0"),
         (_table(lambda table: table.iloc[1:]), f"{UNREAD}the samples of each claim are not numbered from 0"),
         (_table(lambda table: table.iloc[::-1]), f"{UNREAD}the samples of each claim are not numbered"),
@@ -527,10 +530,10 @@ def test_a_damaged_byte_is_told_or_changes_nothing(
     ("old", "new", "message"),
     [
         ("mean:", "means:", r"\d+: profiles\.full\.claims: no claim 'mean', though result\.samples\.parquet"),
-        ("samples: ", "samples: 0", r"? its samples of the profile 'full' are not those that"),
+        ("samples: ", "samples: 0", r"? its samples of the profile 'full' do not match the digest in"),
         ("    samples: ", "    # ", r"\d+: profiles\.full\.samples: missing key"),
-        ("high: 3.0}", "high: 3.0, samples: [1.0]}", r"\d+: this record is of an older format, with its sam"),
-        ("high: 3.0}", "high: 3.0, samples: []}", r"\d+: this record is of an older format, with its"),
+        ("high: 3.0}", "high: 3.0, samples: [1.0]}", r"\d+: this record has an older format, which"),
+        ("high: 3.0}", "high: 3.0, samples: []}", r"\d+: this record has an older format, which"),
     ],
 )  # fmt: skip
 def test_a_record_that_is_not_that_of_its_samples_is_told(
@@ -578,11 +581,11 @@ def test_a_record_as_it_was_made_is_sound(kind: str, scale: float, seed: int) ->
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"samples": [1e308, -1e308] * 5}, "samples spread further than its interval"),
-        ({"samples": [0.0, 10.0] * 5}, "samples spread further than its interval"),
-        ({"samples": [0.1]}, "the record has 1 samples, this run 10"),
-        ({"samples": [0.1, 0.1]}, "the record has 2 samples, this run 10"),
-        ({"samples": []}, "the record has 0 samples, this run 10"),
+        ({"samples": [1e308, -1e308] * 5}, "samples spread wider than its interval"),
+        ({"samples": [0.0, 10.0] * 5}, "samples spread wider than its interval"),
+        ({"samples": [0.1]}, "the record has 1 sample, but this run has 10"),
+        ({"samples": [0.1, 0.1]}, "the record has 2 samples, but this run has 10"),
+        ({"samples": []}, "the record has 0 samples, but this run has 10"),
         ({"verdict": Verdict.NOT_REPRODUCED}, "recorded as not reproduced, which does not follow"),
         ({"verdict": Verdict.INCONCLUSIVE}, "recorded as inconclusive, which does not follow"),
         ({"low": -5.0, "high": 5.0}, "recorded as reproduced, which does not follow"),
@@ -633,13 +636,13 @@ def test_differences_are_symmetric(first: float, second: float, n_claims: int) -
 @pytest.mark.parametrize("verdict", [v for v in Verdict if v is not Verdict.NOT_REPRODUCED])
 def test_a_control_must_break_its_claim(verdict: Verdict) -> None:
     controls = {"no_l1": {"a": Verdict.NOT_REPRODUCED, "b": verdict}}
-    expected = [Change("no_l1: b", f"{verdict}, though the control breaks it on purpose")]
+    expected = [Change("no_l1: b", f"{verdict}, though the control must fail this claim")]
     assert differences(record_of({}, controls=controls), {}, controls, 1) == expected
 
 
 def test_a_control_that_was_not_run() -> None:
     old = record_of({}, controls={"no_l1": {"a": Verdict.NOT_REPRODUCED}})
-    expected = [Change("no_l1: a", "vanished: this control is in the record, but was not run")]
+    expected = [Change("no_l1: a", "missing: this control is in the record, but was not run")]
     assert differences(old, {}, {}, 1) == expected
     assert differences(old, {}, {"no_l1": {}}, 1) == expected
 
@@ -647,7 +650,7 @@ def test_a_control_that_was_not_run() -> None:
 @pytest.mark.parametrize("verdict", Verdict)
 def test_failures_need_an_explanation(verdict: Verdict) -> None:
     records = {"full": record_of({"c": outcome(1.0, verdict=verdict)})}
-    expected = [Change("c", f"recorded as {verdict}, but `investigated` says nothing")]
+    expected = [Change("c", f"recorded as {verdict}, but `investigated` does not say why")]
     assert uninvestigated(records, {"c": CLAIM}) == ([] if verdict is Verdict.REPRODUCED else expected)
     assert not uninvestigated(records, {"c": EXPLAINED})
     # other profiles may be too small to decide, and a claim without a record is reported as new
