@@ -129,12 +129,12 @@ def _joint_p(difference: Array, ours: Array, networks: Array, theirs: Array, the
 
 
 def near_zero_or_one(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether each feature has only weights that are near 0 or of size .8 to 1.2."""
+    """Whether each feature has only weights that are near 0 or of size 0.8 to 1.2."""
     return share(table["features_near_zero_or_one"], table["n_features"])
 
 
 def one_winner(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether each feature has exactly one weight of size .8 to 1.2."""
+    """Whether each feature has exactly one weight of size 0.8 to 1.2."""
     return share(table["features_with_one_winner"], table["n_features"])
 
 

@@ -16,11 +16,11 @@ from replications.incidental_polysemanticity import winners
 NonNegative = Annotated[float, Field(ge=0)]
 
 SETTLED_ZERO, SETTLED_ONE = 0.005, 0.01
-"""A network is settled when each feature has one weight of size 1 to within .01, the others below .005.
+"""A network is settled when each feature has one weight of size 1 to within 0.01, the others below 0.005.
 
 From there nothing large can move. The growing force on a small weight w is at most 4 (1 - |W_i|^2) w, about
 l1 w, and less than the l1 that shrinks it; interference within a neuron only pushes it to the sign opposite
-to the owner's, where the ReLU cuts it off. What is left is the optimiser's jitter, some .001.
+to the owner's, where the ReLU cuts it off. What is left is the optimiser's jitter, some 0.001.
 """
 
 SHOWN_FEATURES = 32

@@ -132,7 +132,7 @@ def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     axes.plot(centres, shares, color=INK, linewidth=1, label="weights in a random direction")
     axes.axvline((n + 2) / 3, ymax=0.7, color=INK, linewidth=0.8, linestyle=":", label="(n + 2)/3")
     axes.set_yscale("symlog", linthresh=0.01, linscale=0.5)
-    axes.set_yticks([0, 0.01, 0.1, 1], labels=["0", ".01", ".1", "1"])
+    axes.set_yticks([0, 0.01, 0.1, 1], labels=["0", "0.01", "0.1", "1"])
     axes.set(
         xlim=(BINS[0], BINS[-1]), ylim=(0, 2), xlabel="Effective number of features of a neuron",
         ylabel="Share of the responding neurons (95 % interval)",

@@ -1,6 +1,6 @@
 """What became of trained weights (instances, features, neurons): winners, and neurons that they share.
 
-A weight is a winner when it is of size 1 to within .2, as in the authors' code; the others end near 0.
+A weight is a winner when it is of size 1 to within 0.2, as in the authors' code; the others end near 0.
 Source: Lecomte et al. 2023, "Experiments", and the authors' code.
 """
 
@@ -16,7 +16,7 @@ NEAR_ZERO = 0.05
 
 
 def is_winner(weight: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
-    """Whether each weight is of size 1 to within .2."""
+    """Whether each weight is of size 1 to within 0.2."""
     size = weight.abs()
     return (size >= WINNER[0]) & (size <= WINNER[1])
 

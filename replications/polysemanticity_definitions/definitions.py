@@ -82,8 +82,8 @@ _CASES: dict[CaseName, str] = {
     "five_in_four": "five random features in four neurons",
     "antipodal": "one neuron, +1 for cats, -1 for cars",
     "incidental": "e₁, -e₁, e₂ in three neurons",
-    "one_large": "one neuron, 1 for one feature, .05 for ten",
-    "weak": "(1, 0), (.05, .2)",
+    "one_large": "one neuron, 1 for one feature, 0.05 for ten",
+    "weak": "(1, 0), (0.05, 0.2)",
 }
 _SENSES: dict[Sense, str] = {
     "polysemantic_neurons": "polysemantic\nneurons",
@@ -92,7 +92,7 @@ _SENSES: dict[Sense, str] = {
     "spread_features": "Zoom In:\nspread features",
 }
 _CURVES: dict[CaseName, str] = {
-    "aligned": "(1, 0), (0, 1)", "one_large": "1 and ten times .05", "five_in_four": "five in four",
+    "aligned": "(1, 0), (0, 1)", "one_large": "1 and ten times 0.05", "five_in_four": "five in four",
 }  # fmt: skip
 
 

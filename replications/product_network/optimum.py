@@ -67,7 +67,7 @@ CLUSTERS: dict[Cluster, tuple[float, float]] = {
     "one_square": (0.25, 0.65),
     "neither": (0.65, math.inf),
 }
-"""Population losses, from (included) and to: between .033, .079-.083, .125, .126-.14, .50-.53 and .78."""
+"""Population losses, from (included) and to: between 0.033, 0.079-0.083, 0.125, 0.126-0.14, 0.50-0.53 and 0.78."""
 
 WITHIN = 1.01
 

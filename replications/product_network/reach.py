@@ -44,8 +44,8 @@ DEGREES = 5
 NO_BIAS = ("no_bias_4", "no_bias_8", "no_bias_16")
 
 CELLS = {
-    "main": "main: width 4, normal", "start_0.3": "start scale .3", "start_3": "start scale 3",
-    "rate_0.001": "rate .001", "rate_0.003": "rate .003", "rate_0.03": "rate .03",
+    "main": "main: width 4, normal", "start_0.3": "start scale 0.3", "start_3": "start scale 3",
+    "rate_0.001": "rate 0.001", "rate_0.003": "rate 0.003", "rate_0.03": "rate 0.03",
     "uniform": "uniform inputs", "laplace": "Laplace inputs",
     "width_8": "width 8", "width_16": "width 16",
     "no_bias_4": "no biases", "no_bias_8": "width 8, no biases", "no_bias_16": "width 16, no biases",

@@ -33,7 +33,7 @@ RANGES = {
     "none": (0.0, 0.025), "one": (0.075, 0.125), "two": (0.175, 0.175), "three": (0.275, 0.475),
     "pca": (0.525, 0.975),
 }  # fmt: skip
-"""The same, half a printed step of .05 inside their ends. At p = 1 the features of a pair are independent."""
+"""The same, half a printed step of 0.05 inside their ends. At p = 1 the features of a pair are independent."""
 
 NUMBER = {"none": 0, "one": 1, "two": 2, "three": 3}
 MERGED = 2 * plane.OFF
@@ -112,7 +112,7 @@ def most(table: pd.DataFrame, within: str) -> "pd.Series[bool]":
 def merged(table: pd.DataFrame, group: int = GROUP) -> "pd.Series[bool]":
     """Whether the features of each collapsed pair are less than 12 degrees apart, so as good as one.
 
-    Of the best networks from p = .05 to .5.
+    Of the best networks from p = 0.05 to 0.5.
 
     Args:
         table: the instances
@@ -157,7 +157,7 @@ def pca_distance(weight: Array) -> Array:
 
 
 def pca_gain(table: pd.DataFrame, group: int = GROUP) -> float:
-    """By how much the best networks from p = .5 on are nearer to PCA than those of the nearest other range.
+    """By how much the best networks from p = 0.5 on are nearer to PCA than those of the nearest other range.
 
     Args:
         table: the instances

@@ -75,14 +75,14 @@ def _square(table: pd.DataFrame, part: str, density: float) -> NDArray[np.intp]:
 
 
 def right_angles(table: pd.DataFrame, part: str, density: float) -> "pd.Series[bool]":
-    """Whether |cos| is below .1 within both of two correlated pairs, for each network."""
+    """Whether |cos| is below 0.1 within both of two correlated pairs, for each network."""
     weight = _weights(table, part, density)
     cosine = np.abs(np.cos(np.radians(plane.within(weight))))
     return pd.Series(((cosine < 0.1) & _learned_pairs(weight)).all(axis=1))
 
 
 def merged(table: pd.DataFrame, part: str, density: float) -> "pd.Series[bool]":
-    """Whether cos is above .9 within each correlated pair, and both features are learned."""
+    """Whether cos is above 0.9 within each correlated pair, and both features are learned."""
     return pd.Series(_merged(_weights(table, part, density)).ravel())
 
 

@@ -157,7 +157,7 @@ def mean_bias(table: pd.DataFrame, panel: Panel, of: list[int]) -> float:
 
 
 def length_ratio(table: pd.DataFrame) -> float:
-    """The mean norm of the five features at S = .9, in units of that of the first two at S = 0."""
+    """The mean norm of the five features at S = 0.9, in units of that of the first two at S = 0."""
     return mean_norm(table, "s0.9", [0, 1, 2, 3, 4]) / mean_norm(table, "s0", [0, 1])
 
 
@@ -207,7 +207,7 @@ _COLOURS: dict[Outcome, tuple[str | tuple[float, float, float], str]] = {
 }
 _OTHER_IMPORTANCE: dict[Panel, tuple[Panel, str]] = {
     "s0.8": ("s0.8_equal", "equal"),
-    "s0.9": ("s0.9_steep", ".7ⁱ"),
+    "s0.9": ("s0.9_steep", "0.7ⁱ"),
 }
 
 
@@ -239,7 +239,7 @@ def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
 
 
 def published_lengths(claims: Claims) -> tuple[float, float]:
-    """The smallest and the largest of the five published lengths at S = .9, relative to that at S = 0."""
+    """The smallest and the largest of the five published lengths at S = 0.9, relative to that at S = 0."""
     ratio = claims.published("length_ratio")
     assert ratio.sd is not None
     half = RANGE_OF_FIVE * ratio.sd / 2
@@ -299,7 +299,7 @@ def _draw_angles(
 def _draw_outcomes(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
     """Shares of the outcomes, of all networks and of the best of every ten, for each importance."""
     labels: list[str] = []
-    for name, importance in ((panel, ".9ⁱ"), _OTHER_IMPORTANCE.get(panel, (None, ""))):
+    for name, importance in ((panel, "0.9ⁱ"), _OTHER_IMPORTANCE.get(panel, (None, ""))):
         if name is None or name not in set(table["part"]):
             continue
         for best_of, who in ((1, "all"), (TEN, "best")):

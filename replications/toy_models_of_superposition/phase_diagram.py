@@ -99,7 +99,7 @@ def boundary(table: pd.DataFrame, r: float, selection: Selection = "published") 
     From dense to sparse, where for r < 1 the norm of the extra feature, and for r > 1 its interference
     amplitude, first rises through 1/2; linear in log p between neighbouring densities. A choice: the paper
     draws no boundary. Where only some networks have changed phase the two differ, as the amplitude is the
-    root of a mean square: with pairs of .74 it is crossed once 46 % of them have, the norm at 68 %.
+    root of a mean square: with pairs of 0.74 it is crossed once 46 % of them have, the norm at 68 %.
 
     Raises:
         ValueError: for r = 1, if the value is 1/2 already at the highest density, or if it is never reached;
@@ -220,7 +220,7 @@ def _without_bias(table: pd.DataFrame, density: float) -> Array:
 def _at_optimum(table: pd.DataFrame, part: str, r: float, density: float) -> pd.DataFrame:
     """The networks of a cell that found the optimum: whose loss is within 2 % of the lowest.
 
-    A mean over all would count networks stuck in another phase, which without bias, at p = .6, have 5 % more
+    A mean over all would count networks stuck in another phase, which without bias, at p = 0.6, have 5 % more
     loss; a single best network or a median would not be smooth in the seeds, as the jackknife needs.
     """
     found = table[table["part"] == part]

@@ -29,7 +29,7 @@ from replications.toy_models_of_superposition.phase_diagram_theory import (
 )
 
 PUBLISHED_AT_ONE = 0.70
-"""Density of the published boundary at r = 1, read off the figure to +-.01; no claim is about it."""
+"""Density of the published boundary at r = 1, read off the figure to +-0.01; no claim is about it."""
 
 _SELECTIONS: dict[Selection, str] = {"published": "mean without the worst network", "best": "best network"}
 _IDEAL = {Phase.NOT_LEARNED: (0, 0), Phase.SUPERPOSITION: (1, 1), Phase.DEDICATED: (1, 0)}
