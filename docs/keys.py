@@ -102,8 +102,8 @@ def claims_schema() -> Schema:
     del in_grid["required"], in_grid["additionalProperties"]
     one = {"$ref": f"#/$defs/Claim{_IN_GRID}"}
     kinds["Grid"] = {
-        "description": "Claims that differ only in their values: a table in which each row makes one claim or "
-        "several.\n\n"
+        "description": "Claims that differ only in their values: a table in which each row makes one or "
+        "several claims.\n\n"
         "The other keys are those of the claim. A name in braces, in these keys or in the claim's name, "
         "stands for the row's value: alone it keeps its type, within text it is as written in the row. A "
         "column that is not named in braces is itself a key of the claim that its row makes. `{{` and `}}` "
