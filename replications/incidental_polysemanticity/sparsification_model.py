@@ -1,4 +1,4 @@
-"""The weights of one feature with interference off: the authors' Euler scheme, and the equation itself.
+"""The weights of one feature without interference: the authors' Euler scheme, and the equation itself.
 
 dw/dt = (1 - |W|^2) w - lambda for each nonzero weight; one that reaches zero stays there. Signs do not
 matter, so weights are positive.
@@ -23,13 +23,13 @@ from common.features import generator
 Array = NDArray[np.float64]
 
 TIMES: Array = np.r_[0.0, 10 ** (np.arange(128) / 24 - 5)]
-"""When the weights are looked at, in units of 1/lambda: at 0, and 24 times per decade from 1e-5 to 2."""
+"""The times at which weights are recorded, in units of 1/lambda: 0, and 24 per decade from 1e-5 to 2."""
 
 STEP = 0.5
 START_SCALE = 0.9
 
 LATEST = 10.0
-"""When to give up waiting for a single weight, in units of 1/lambda.
+"""The time after which a run stops without reaching a single weight, in units of 1/lambda.
 
 In the limit of many weights one network in 300,000 takes as long. Its two largest weights are equal to 1 part
 in exp(12) of their distance to the third: the logarithm of that ratio is sqrt(2) times the time it takes.
@@ -40,10 +40,10 @@ _CUT_BELOW = 0.8
 
 
 class Course(NamedTuple):
-    """What became of some networks.
+    """The outcome of some networks.
 
-    `alive` and `l1_norm` are the number of nonzero weights and their sum at `TIMES`. They stay as they are
-    once a single weight is left, at `end_time`: in units of 1/lambda, NaN if it did not come to that.
+    `alive` and `l1_norm` are the number of nonzero weights and their sum at `TIMES`. They stay constant
+    once a single weight is left, at `end_time`: in units of 1/lambda, NaN if more are left.
     """
 
     alive: Float64[Array, "instances times"]
