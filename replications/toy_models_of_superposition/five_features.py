@@ -292,7 +292,7 @@ def _draw_angles(
         bottom, top = lengths if PUBLISHED_SHAPE[panel] == "pentagon" else (0.9, 1.3)
         axes.add_patch(Rectangle((low, bottom), high - low, top - bottom, fill=False, edgecolor=INK))
     middle = 72 if PUBLISHED_SHAPE[panel] == "pentagon" else 90
-    axes.set(xlim=(middle - 5, middle + 5), ylim=(0.97, 1.21), xlabel="Angle to the next feature, degrees")
+    axes.set(xlim=(middle - 5, middle + 5), ylim=(0.97, 1.21), xlabel="Angle to the next feature (°)")
     axes.set_xticks(range(middle - 4, middle + 5, 2))
 
 

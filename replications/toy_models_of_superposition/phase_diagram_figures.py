@@ -151,8 +151,8 @@ def _cuts(table: pd.DataFrame, published: dict[float, float]) -> Figure:
     number(grid[0, 0].yaxis, (0, 0.5, 1))
     figure.supxlabel("Feature density, p = 1 - S  (sparser to the right)")
     trained = [
-        Line2D([], [], color=BLUE, label="trained, network with the lowest loss"),
-        Line2D([], [], color=GREY, linewidth=2.4, label="trained, mean without the worst network"),
+        Line2D([], [], color=BLUE, label="trained, lowest loss"),
+        Line2D([], [], color=GREY, linewidth=2.4, label="trained, mean without the worst"),
     ]
     figure.legend(handles=[*trained, *_references()], loc="outside upper center", ncols=5)
     return figure
