@@ -1,6 +1,6 @@
-"""The keys of specs and of claims, from the pydantic models that read them: JSON schemas, and tables.
+"""The keys of specs and of claims as JSON schemas and as tables, from the pydantic models that read them.
 
-`python -m docs.keys` writes both; a test compares what is stored with what would be written.
+`python -m docs.keys` writes both; a test checks that the stored files are up to date.
 """
 
 import ast
@@ -46,7 +46,7 @@ _TITLES = {
 """The headings of the models' tables, in the order in which they are shown."""
 
 _IN_GRID = "InGrid"
-"""At the end of the names of models whose values may be names in braces."""
+"""The suffix of the names of models whose values may be names in braces."""
 
 
 def spec_schema() -> Schema:
@@ -57,8 +57,8 @@ def spec_schema() -> Schema:
     # what pydantic leaves open, as factors are checked against the signatures of model and features
     kinds["Entry"] = {
         "description": "Networks that are trained: the product of the values of its factors. A factor is any "
-        "argument of the model or of the features. Where an entry lacks a factor that another has, the "
-        "argument has its default.",
+        "argument of the model or of the features. A factor that only other entries have takes its "
+        "default.",
         "type": "object",
         "properties": {
             "part": {
@@ -102,20 +102,22 @@ def claims_schema() -> Schema:
     del in_grid["required"], in_grid["additionalProperties"]
     one = {"$ref": f"#/$defs/Claim{_IN_GRID}"}
     kinds["Grid"] = {
-        "description": "Claims that differ by values: a table, each row of which makes one or several.\n\n"
-        "The other keys are those of the claim. A name in braces, in them and in the claim's name, stands "
-        "for the row's value: alone it keeps its type, within text it is as written in the row. A column "
-        "that no braces name is itself a key of the claim that its row makes. `{{` and `}}` are braces.",
+        "description": "Claims that differ only in their values: a table in which each row makes one or "
+        "several claims.\n\n"
+        "The other keys are those of the claim. A name in braces, in these keys or in the claim's name, "
+        "stands for the row's value: alone it keeps its type, within text it is as written in the row. A "
+        "column that is not named in braces is itself a key of the claim that its row makes. `{{` and `}}` "
+        "stand for braces.",
         "type": "object",
         "properties": {
             "for": {
-                "description": "The rows: mappings of the same names to values.",
+                "description": "The rows: mappings with the same names, to values.",
                 "type": "array",
                 "minItems": 1,
                 "items": {"type": "object", "minProperties": 1},
             },
             "claims": {
-                "description": "Several claims, not the keys of one; each row makes all of them in turn.",
+                "description": "Several claims, in place of the keys of one; each row makes them all.",
                 "type": "object",
                 "minProperties": 1,
                 "additionalProperties": {"allOf": [one], "propertyNames": {"enum": [*in_grid["properties"]]}},
@@ -162,7 +164,7 @@ def _in_grid(part: Any, key: str = "") -> Any:
 
 
 def tables(schema: Schema, top: str) -> list[str]:
-    """The keys of all models in a schema as lines of Markdown, those of the model `top` first."""
+    """The keys of all models in a schema as lines of Markdown, starting with the model `top`."""
     found = {top: schema, **schema.get("$defs", {})}
     found = {name: one for name, one in found.items() if not name.endswith(_IN_GRID)}
     lines: list[str] = []
@@ -180,7 +182,7 @@ def tables(schema: Schema, top: str) -> list[str]:
 
 
 def pages() -> dict[Path, str]:
-    """The files with keys, as they should be."""
+    """The files of keys, with the contents that they should have."""
     schemas = {"spec": (spec_schema(), "Fields"), "expected": (claims_schema(), "ClaimsFile")}
     written = {}
     for name, (schema, top) in schemas.items():
@@ -191,7 +193,7 @@ def pages() -> dict[Path, str]:
 
 
 def _schema(model: type[BaseModel]) -> Schema:
-    """The schema of a model as editors read it, which know draft 7, with what its docstrings say."""
+    """The schema of a model in draft 7, which editors support, with descriptions from its docstrings."""
     schema = model.model_json_schema()
     models = {one.__name__: one for one in Strict.__subclasses__()}
     for name, part in {model.__name__: schema, **schema.get("$defs", {})}.items():
@@ -203,7 +205,7 @@ def _schema(model: type[BaseModel]) -> Schema:
 
 
 def _docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """The docstrings of a model's fields. Pydantic could read them too, but would at every start."""
+    """The docstrings of a model's fields. Pydantic could read them too, but would do so at every start."""
     (found,) = ast.parse(inspect.getsource(model)).body
     assert isinstance(found, ast.ClassDef)
     return {
@@ -248,7 +250,7 @@ def _default(value: Schema) -> str:
 
 
 def _type(value: Schema) -> str:
-    """What may stand there, in words."""
+    """The type of a value, in words."""
     if "$ref" in value:
         name = value["$ref"].rpartition("/")[2].removesuffix(_IN_GRID)
         return f"[{_in_text(name)}](#{_slug(name)})"

@@ -1,7 +1,7 @@
-"""The picture of README.md and of the documentation: the phase diagrams, and the head of the report.
+"""The picture in README.md and in the documentation: the phase diagrams and the top of the report.
 
-`python -m docs.picture` takes both from `results/`, where `replicate run` puts them, or from a folder that is
-given. It needs Chromium.
+`python -m docs.picture` takes both from `results/`, where `replicate run` puts them, or from a given folder.
+It needs Chromium.
 """
 
 import shutil

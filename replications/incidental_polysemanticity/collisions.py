@@ -1,4 +1,4 @@
-"""How many neurons become polysemantic by chance, against hidden width: estimates and the figure.
+"""How many neurons become polysemantic by chance, as a function of hidden width: estimates and the figure.
 
 The table has one row per trained network, with its n_features (n), its n_hidden (m) and counts of its winners
 (`winners`). Source: Lecomte et al. 2023, "Experiments"; numbers read off the figure.
@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 PUBLISHED_NETWORKS = 16
 READING_ERROR = 0.005
-"""Of a published mean, relative: the 95 % half width of reading it off the figure."""
+"""The relative error of a published mean, as the 95 % half width of reading it off the figure."""
 
 PUBLISHED = {
     256: (72.6, 4.04), 512: (23.9, 3.86), 768: (13.7, 2.94), 1024: (10.06, 3.81), 1280: (8.38, 2.60),
@@ -38,7 +38,7 @@ def law(n_features: Array | float, n_hidden: Array | float) -> Array:
 
 
 class Counts(NamedTuple):
-    """The counts of each width: arrays (widths,), with standard errors NaN for a single network."""
+    """The counts at each width: arrays (widths,); the standard error of a single network is NaN."""
 
     n_features: Array
     n_hidden: Array
@@ -58,7 +58,7 @@ def log_log_slope(table: pd.DataFrame) -> float:
     """The slope of log mean count on log m, by least squares.
 
     Raises:
-        ValueError: if there are fewer than two widths, or none polysemantic at one.
+        ValueError: if there are fewer than two widths, or one without polysemantic neurons.
     """
     found = counts(table)
     if len(found.mean) < 2 or not found.mean.all():
@@ -79,7 +79,7 @@ def law_constant(table: pd.DataFrame) -> float:
 
 
 def fit_to_published(table: pd.DataFrame) -> float:
-    """The p-value of our means and the published ones being equal at all widths at once.
+    """The p-value of the test that our means equal the published ones at all widths at once.
 
     Raises:
         ValueError: if no width was published, or a width has a single network.
@@ -93,7 +93,7 @@ def fit_to_published(table: pd.DataFrame) -> float:
 
 
 def fit_to_law(table: pd.DataFrame) -> float:
-    """The p-value of our means being n^2 / 4m at all published widths at once.
+    """The p-value of the test that our means equal n^2 / 4m at all published widths at once.
 
     Raises:
         ValueError: as `fit_to_published`.
@@ -114,10 +114,10 @@ def _at_published_widths(table: pd.DataFrame) -> Counts:
 
 
 def _joint_p(difference: Array, ours: Array, networks: Array, theirs: Array, their_networks: int) -> float:
-    """The p-value of differences of means with these squared standard errors all being 0.
+    """The p-value of the test that differences of means, with these squared standard errors, are all 0.
 
-    Welch's t for each, brought to a normal score of the same p-value; the sum of their squares has a
-    chi-square distribution. A width where all networks agree counts as one that differs by 1 in one of them.
+    Welch's t at each width is converted to the normal score of the same p-value; the sum of squares has a
+    chi-square distribution. Where all networks of a width agree, one is taken to differ by 1.
     """
     ours = np.maximum(ours, 1 / networks**2)
     variance = ours + theirs
@@ -129,17 +129,17 @@ def _joint_p(difference: Array, ours: Array, networks: Array, theirs: Array, the
 
 
 def near_zero_or_one(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether each feature has only weights that are near 0 or of size .8 to 1.2."""
+    """Whether each feature has only weights that are near 0 or of size 0.8 to 1.2."""
     return share(table["features_near_zero_or_one"], table["n_features"])
 
 
 def one_winner(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether each feature has exactly one weight of size .8 to 1.2."""
+    """Whether each feature has exactly one weight of size 0.8 to 1.2."""
     return share(table["features_with_one_winner"], table["n_features"])
 
 
 def not_crowded(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether each feature's neuron carries at most two features."""
+    """Whether each feature's neuron has at most two features."""
     return share(table["n_features"] - table["crowded_features"], table["n_features"])
 
 
@@ -149,12 +149,12 @@ def opposite_signs(table: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def incidental(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether each network has a polysemantic neuron, although there are neurons for all features."""
+    """Whether each network has a polysemantic neuron, although there are enough neurons for all."""
     return pd.Series(table["polysemantic_neurons"].to_numpy() > 0)
 
 
 def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
-    """The mean number of polysemantic neurons against width, beside the published means and the law."""
+    """The mean number of polysemantic neurons against width, with the published means and the law."""
     found = counts(table)
     figure = Figure(figsize=(7, 4.2))
     axes = figure.add_subplot(xscale="log", yscale="log")
@@ -168,13 +168,13 @@ def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     shown = [m for m in published if found.n_features[0] == 256 and widths[0] <= m <= widths[-1]]
     if shown:
         mean, half = np.array([(published[m].value, published[m].half_width) for m in shown]).T
-        label = "published, mean of 16 networks"
+        label = "published (mean of 16 networks)"
         axes.errorbar(np.array(shown) * 1.012, mean, half, color=GREY, label=label, **PUBLISHED_MARK)
     half = stats.t.ppf(0.975, np.maximum(found.networks - 1, 1)) * np.nan_to_num(found.error)
-    label = f"ours, mean of {found.networks.max():.0f} networks"
+    label = f"estimate (mean of {found.networks.max():.0f} networks)"
     axes.errorbar(found.n_hidden / 1.012, found.mean, half, fmt="o", label=label)
     number(axes.xaxis, (256, 512, 1024, 2048, 4096))
     number(axes.yaxis, (1, 2, 3, 5, 10, 20, 50, 100))
-    axes.set(xlabel="Neurons, m", ylabel="Polysemantic neurons (mean, 95 % interval)")
+    axes.set(xlabel="Number of neurons, m", ylabel="Polysemantic neurons (mean, 95 % interval)")
     axes.legend()
     return {"collisions": figure}

@@ -1,4 +1,4 @@
-"""Whether incidental polysemanticity goes down when features are on together: estimates and the figure.
+"""Whether incidental polysemanticity decreases when features are on together: estimates and the figure.
 
 The table has one row per trained network, with its n_features (n), n_hidden (m), l1, the probability p that
 a feature is on, and the columns of `readers_model.SampledAutoencoder.metrics`. At p = 0 exactly one feature
@@ -45,8 +45,8 @@ def decrease(table: pd.DataFrame, p: float, per_pair: bool = False) -> float:
     Args:
         table: the instances
         p: probability of a feature
-        per_pair: the total number in units of the total of C^2/4m, C a network's converged features: the
-            paper's law for those features that could share a neuron
+        per_pair: the total number in units of the total of C^2/4m, with C a network's converged features: the
+            paper's law for the features that could share a neuron
 
     Raises:
         ValueError: with `per_pair` if no feature converged.
@@ -76,7 +76,7 @@ def alone(table: pd.DataFrame, p: float) -> "pd.Series[bool]":
 
 
 def without_polysemantic_neurons(table: pd.DataFrame, p: float) -> "pd.Series[bool]":
-    """Whether a network at p has no polysemantic neuron, for each with half of its features converged."""
+    """Whether each network at p in which half of the features converged has no polysemantic neuron."""
     rows = _at(table, p)
     rows = rows[2 * rows["converged_features"] >= rows["n_features"]]
     return pd.Series(rows["polysemantic_neurons"].to_numpy() == 0)
@@ -106,7 +106,7 @@ def converged_interval(table: pd.DataFrame, p: float) -> tuple[float, float, flo
 
 
 def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
-    """Polysemantic neurons and converged features against p, the case p = 0 as a band across."""
+    """Polysemantic neurons and converged features against p, with p = 0 as a horizontal band."""
     figure = Figure(figsize=(7, 4))
     panels = figure.subplots(1, 2)
     positive = np.array(sorted(p for p in table["probability"].unique() if p > 0))
@@ -117,7 +117,7 @@ def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
         if len(positive):
             value, low, high = np.array([measure(table, p) for p in positive]).T
             bars = _finite(value - low, high - value)
-            axes.errorbar(positive, value, bars, fmt="o-", label="with probability p, independently")
+            axes.errorbar(positive, value, bars, fmt="o-", label="independently, with probability p")
         if (table["probability"] == 0).any():
             basis, low, high = measure(table, 0)
             axes.axhline(basis, color=GREY, label="one feature at a time (p = 0)")
@@ -137,6 +137,6 @@ def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
 
 
 def _finite(below: Array, above: Array) -> Array:
-    """Error bars, of no length where a single seed gives no interval."""
+    """Error bars, of length 0 where a single seed gives no interval."""
     both = np.stack([below, above])
     return np.where(np.isfinite(both), np.maximum(both, 0), 0)

@@ -1,11 +1,12 @@
 """What becomes of polysemantic neurons that are duplicated: estimates and the figure.
 
 The table has one row per trained network, in the parts `duplicated` and `noise_only`, with the columns of
-`readers_model.DuplicatedNeurons.metrics`. The unit is a neuron that was polysemantic when the noise came.
+`readers_model.DuplicatedNeurons.metrics`. The unit is a neuron that was polysemantic when the noise was
+added.
 
 Two features that share a neuron have opposite signs there, so the ReLU cuts off their interference. On two
-copies each has two equal weights, and the L1 draws it to one of them: to which, its own noise decides. If
-nothing else couples the two features, the copies part in half of the cases.
+copies each feature has two equal weights, and the L1 norm favours one of them; noise decides which. If
+nothing else couples the two features, the copies separate in half of the cases.
 Source: a reader's question on Lecomte et al. 2023.
 """
 
@@ -27,8 +28,8 @@ Fate = Literal["parted", "together", "undecided"]
 def outcome(table: pd.DataFrame, part: str, which: Fate) -> "pd.Series[bool]":
     """Whether each polysemantic neuron of the part has this outcome.
 
-    `parted`: each copy has exactly one of the features; `together`: one copy has them all, or, where none was
-    made, the neuron; `undecided`: neither.
+    `parted`: each copy has exactly one of the features; `together`: one copy has them all, or the
+    neuron does where no copy was made; `undecided`: neither.
 
     Raises:
         ValueError: if the table has no such part or none of its neurons was polysemantic.
@@ -49,7 +50,7 @@ def share(table: pd.DataFrame, part: str, which: Fate) -> float:
 
 
 def on_one_copy(table: pd.DataFrame, part: str) -> "pd.Series[bool]":
-    """Whether each feature of the polysemantic neurons is on exactly one of the two copies in the end.
+    """Whether each feature of the polysemantic neurons ends on exactly one of the two copies.
 
     Raises:
         ValueError: as `outcome`.
@@ -81,15 +82,15 @@ def share_interval(table: pd.DataFrame, part: str, which: Fate) -> tuple[float, 
 
 COLOURS: dict[Fate, str | tuple[float, float, float]] = {"parted": BLUE, "together": RED, "undecided": "0.8"}
 LABELS: dict[Fate, str] = {
-    "parted": "parted, each copy with one feature",
-    "together": "features together on one neuron",
+    "parted": "separated, one feature on each copy",
+    "together": "features still on one neuron",
     "undecided": "undecided",
 }
 PARTS = {"duplicated": "duplicated,\nwith noise", "noise_only": "noise only"}
 
 
 def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
-    """The outcomes of each part as stacked shares, the interval at the end of the parted ones."""
+    """The outcomes of each part as stacked shares, with an interval for the share of separated copies."""
     figure = Figure(figsize=(7, 3.2))
     axes = figure.add_subplot(xlim=(0, 1), xlabel="Share of the neurons that were polysemantic")
     there = [part for part in PARTS if part in set(table["part"])]
@@ -99,7 +100,7 @@ def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
         axes.barh(there, value, left=left, color=colour, height=0.6, label=LABELS[fate])
         if fate == "parted":
             error = np.nan_to_num(np.stack([value - low, high - value]))
-            label = "95 % interval of those parted"
+            label = "95 % interval of the separated share"
             axes.errorbar(value, there, xerr=error, fmt="none", color=INK, capsize=4, label=label)
         left += value
     axes.axvline(0.5, color=INK, linestyle="--", label="independent choices, 1/2")

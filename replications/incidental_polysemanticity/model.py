@@ -16,15 +16,15 @@ from replications.incidental_polysemanticity import winners
 NonNegative = Annotated[float, Field(ge=0)]
 
 SETTLED_ZERO, SETTLED_ONE = 0.005, 0.01
-"""A network is settled when each feature has one weight of size 1 to within .01, the others below .005.
+"""A network is settled when each feature has one weight of size 1 to within 0.01, the others below 0.005.
 
 From there nothing large can move. The growing force on a small weight w is at most 4 (1 - |W_i|^2) w, about
 l1 w, and less than the l1 that shrinks it; interference within a neuron only pushes it to the sign opposite
-to the owner's, where the ReLU cuts it off. What is left is the optimiser's jitter, some .001.
+to the owner's, where the ReLU cuts it off. What is left is the optimiser's jitter, some 0.001.
 """
 
 SHOWN_FEATURES = 32
-"""Of the products of start and end, as many rows and columns are kept for the figure."""
+"""The number of rows and columns of the products of start and end weights that are kept for the figure."""
 
 
 class L1Autoencoder(Ensemble):
@@ -90,7 +90,7 @@ class L1Autoencoder(Ensemble):
         overlap = torch.bmm(weight, weight.mT)
         residual, slope = self.residual_and_slope(overlap)
         l1 = self.factors["l1"].squeeze(1)
-        # kept from step to step: to get and clear new ones of megabytes takes as long as to fill them
+        # kept from step to step: allocating and clearing new megabytes takes as long as filling them
         if not self._scratch or self._scratch[0].device != weight.device:
             self._scratch = [torch.empty_like(weight), torch.empty_like(weight)]
         gradient, sign = self._scratch
@@ -137,7 +137,7 @@ class LinearL1Autoencoder(L1Autoencoder):
 
 
 class NoInterference(L1Autoencoder):
-    """A control in which features do not see each other: only the diagonal of the output is in the loss."""
+    """A control without interference between features: only the diagonal of the output is in the loss."""
 
     @staticmethod
     def residual_and_slope(
@@ -154,7 +154,7 @@ def start_weights(
 ) -> Float[Tensor, "features hidden"]:
     """The start weights of one network: normal, standard deviation 1 / sqrt(n_hidden).
 
-    They are others at each width, as are the published networks: claims on several widths take them as
+    They differ between widths, as in the published networks: claims on several widths take them as
     independent.
     """
     seed = random.bit_generator.seed_seq.entropy  # type: ignore[attr-defined]
@@ -166,7 +166,7 @@ def start_weights(
 class StartCorrelation(L1Autoencoder):
     """The same networks, measured against their start: which weight of each feature won.
 
-    A feature's winner here is its largest weight at the end, so that there is one in any case.
+    A feature's winner here is its largest weight at the end, so that there always is one.
     """
 
     def start(self) -> Float[Tensor, "instances features hidden"]:

@@ -1,4 +1,4 @@
-"""Noise on the hidden layer, Lecomte et al. 2023: estimates of the fourth norm's course, and the figure.
+"""Noise on the hidden layer, Lecomte et al. 2023: estimates of the fourth norm over time, and the figure.
 
 The table has one row per trained network, in the parts `bernoulli` and `gaussian`, with its fourth norm
 sum_k W_ik^4 (mean over features) after each of `STEPS` that training reached: 3/(m+2) for rows in random
@@ -54,7 +54,7 @@ class Curves(NamedTuple):
 
 
 def curves(table: pd.DataFrame, noise: Noise | None = None, sigma: float | None = None) -> Curves:
-    """The recorded courses of the networks with this noise; of all kinds or all sigmas where none is given.
+    """The recorded curves of the networks with this noise; all kinds or all sigmas where none is given.
 
     Raises:
         ValueError: if there are no such networks.
@@ -73,7 +73,7 @@ def curves(table: pd.DataFrame, noise: Noise | None = None, sigma: float | None 
 def level(
     table: pd.DataFrame, steps: Window, noise: Noise | None = None, sigma: float | None = None
 ) -> float:
-    """The fourth norm, mean over networks and over the recorded steps of the window.
+    """The mean fourth norm over networks and over the recorded steps of a window.
 
     Raises:
         ValueError: if training ended before the window does, or no step in it is recorded; and as `curves`.
@@ -112,7 +112,7 @@ def crossing(table: pd.DataFrame, height: float, noise: Noise, sigma: float) -> 
     Linear in the logarithm of the step between recorded ones.
 
     Raises:
-        ValueError: if it is above from the first step on or never comes there; and as `curves`.
+        ValueError: if it is above `height` from the first step on or never reaches it; and as `curves`.
     """
     found = curves(table, noise, sigma)
     steps, mean = found.steps[1:], found.mean[1:]  # step 0 has no logarithm
@@ -133,7 +133,7 @@ _HATCHED: dict[str, Any] = {"facecolor": "none", "edgecolor": GREY, "hatch": "//
 
 
 def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
-    """The fourth norm's course: mean over networks, and the middle 80 % of them, with the published values.
+    """The fourth norm over time: mean and middle 80 % of networks, with the published values.
 
     Raises:
         ValueError: as `curves`.
@@ -176,7 +176,7 @@ def _draw_courses(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _draw_published(axes: Axes, claims: Claims, noise: Noise) -> None:
-    """The points read off the published curves; what begins all of them, and where all of a noise stay."""
+    """The points read off the published curves, their common start, and the range of Gaussian noise."""
     start = claims.published("start_first_shown")
     axes.errorbar(6, start.value, start.half_width, color=INK, **PUBLISHED_MARK, clip_on=False)
     if noise == "gaussian":

@@ -13,7 +13,7 @@ from common.ensemble import Ensemble, Weights
 from common.features import Factors, Features, Inputs, Varying
 
 ExcessKurtosis = Literal[-2, 0, 3]
-"""The noise by its fourth cumulant over its squared variance: -2 Bernoulli, 0 Gaussian, 3 Laplace."""
+"""The kind of noise, by its excess kurtosis: -2 Bernoulli, 0 Gaussian, 3 Laplace."""
 
 Sigma = Annotated[float, Field(gt=0)]
 
@@ -98,7 +98,7 @@ class NoisyAutoencoder(Ensemble):
             self.fourth_norms = [self._fourth_norm()]
 
     def after_step(self) -> None:
-        """Record the step that was just done, if it is one of `STEPS`."""
+        """Record the step that has just ended, if it is one of `STEPS`."""
         if self.global_step in STEPS:
             self.fourth_norms.append(self._fourth_norm())
 
@@ -108,7 +108,7 @@ class NoisyAutoencoder(Ensemble):
         checkpoint["fourth_norms"] = self.fourth_norms
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore what was recorded."""
         super().on_load_checkpoint(checkpoint)
         self.fourth_norms = [norm.to(self.device) for norm in checkpoint["fourth_norms"]]
 

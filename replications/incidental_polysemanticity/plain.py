@@ -1,4 +1,4 @@
-"""The plain way to train the autoencoders, a baseline for speed: one after the other, by autograd."""
+"""The straightforward way to train the autoencoders, a baseline for speed: one by one, with autograd."""
 
 import pandas as pd
 import torch
@@ -8,7 +8,7 @@ def train(rows: pd.DataFrame, steps: int) -> None:
     """Train the networks in `rows` for `steps`, with the operations of the authors' code.
 
     Each network on its own: the identity as data, tied weights, squared error summed plus the L1 norm of the
-    hidden layer, AdamW as it comes.
+    hidden layer, AdamW with its defaults.
     Source: the code of Lecomte et al. 2023.
     """
     for n_features, n_hidden in zip(rows["n_features"], rows["n_hidden"], strict=True):

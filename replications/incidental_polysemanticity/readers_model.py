@@ -19,7 +19,7 @@ from replications.incidental_polysemanticity.winners import NEAR_ZERO, is_winner
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 EVENTS_PER_SAMPLE = 2
-"""How many features are on in the mean of a drawn input, at least: most inputs are then of use for any p."""
+"""The least mean number of features that are on in a drawn input: most inputs are then useful for any p."""
 
 
 class Cooccurring(Features):
@@ -69,7 +69,7 @@ def input_weights(
     n_features: int,
     batch_size: int,
 ) -> Float[Tensor, "instances inputs"]:
-    """What each input of `Cooccurring` counts in the mean loss, over p.
+    """The weight of each input of `Cooccurring` in the mean loss, divided by p.
 
     One feature on: (1 - p)^(n - 1). More, k: the ratio of their probabilities at p and as drawn, q, over p:
     p^(k - 1) / q^k ((1 - p) / (1 - q))^(n - k), per drawn input.
@@ -92,8 +92,8 @@ def _drawn_with(probability: Float[Tensor, "instances 1"], n_features: int) -> F
 class SampledAutoencoder(Ensemble):
     """y = ReLU(W W^T x), rows W_i, no bias, trained on samples: mean of |y - x|^2 + l1 |W^T x|_1, over p.
 
-    Over p, so that each feature is met at a rate of 1: p = 0 gives the loss on the standard basis, where the
-    L1 norm of the activations is that of the weights. Start: as `L1Autoencoder`.
+    Divided by p, so that each feature occurs at a rate of 1: p = 0 gives the loss on the standard basis,
+    where the L1 norm of the activations is that of the weights. Start: as `L1Autoencoder`.
     Source: Lecomte et al. 2023, "Setup"; co-occurrence is a question from the comments.
 
     Args:
@@ -176,7 +176,7 @@ def effective_number(weight: Float[Tensor, "..."], dim: int) -> Float64[Tensor, 
 
 
 class RotatedAutoencoder(L1Autoencoder):
-    """`L1Autoencoder`, asked after training how its neurons respond and what a rotation W -> WR would change.
+    """`L1Autoencoder` with metrics of how neurons respond and of what a rotation W -> WR would change.
 
     Source: a comment on Lecomte et al. 2023: without L1 the loss is a function of W W^T alone.
     """
@@ -254,7 +254,7 @@ class DuplicatedNeurons(L1Autoencoder):
         self.register_buffer("owned", torch.zeros(shape, dtype=torch.bool), persistent=False)
 
     def before_step(self) -> None:
-        """Duplicate when it is time."""
+        """Duplicate after `duplicate_at` steps."""
         if self.global_step == self.duplicate_at:
             self.duplicate_neurons()
             for optimizer in self.trainer.optimizers:
@@ -290,10 +290,11 @@ class DuplicatedNeurons(L1Autoencoder):
         weight[:, :, -n_spare:] = (first + noise[:, 1]) * copied
 
     def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
-        """How many neurons were polysemantic, how many of them parted or stayed together, and their features.
+        """How many neurons were polysemantic, how many separated or stayed together, and their features.
 
-        A feature is on one copy if it has a winner there and a weight near zero on the other. Neurons parted
-        if all features are on one copy and each copy has one; they are together if one copy has them all.
+        A feature is on one copy if it has a winner there and a weight near zero on the other. Neurons
+        separated if all features are on one copy and each copy has one; they are together if one copy has
+        them all.
         """
         weight = self.weights["weight"].detach()
         copies = weight.gather(2, self.origin), weight[:, :, -self.owned.shape[2] :]

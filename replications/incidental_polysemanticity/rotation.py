@@ -1,11 +1,11 @@
-"""To how many features a neuron responds without L1, where the loss is rotation-symmetric: estimates, figure.
+"""How many features a neuron responds to without L1, where rotations keep the loss: estimates, the figure.
 
 The table has one row per trained network, in the parts `without_l1` and `with_l1`, with its n_features (n),
 n_hidden (m), l1 and the columns of `readers_model.RotatedAutoencoder.metrics`. The effective number of
 features of a neuron is the participation ratio (sum w^2)^2 / sum w^4 of its weights.
 
-Without L1 the start, the loss and the steps of SGD know no axes of the hidden space: W and a rotated W R are
-equally probable. If the rows W_i are orthogonal and of length 1, the weights of a neuron then have a
+Without L1 the start, the loss and the steps of SGD prefer no axes of the hidden space: W and a rotated W R
+are equally probable. If the rows W_i are orthogonal and of length 1, the weights of a neuron then have a
 uniformly random direction u in n dimensions, for which E sum u^4 = 3/(n + 2).
 Source: a reader's question on Lecomte et al. 2023.
 """
@@ -28,9 +28,9 @@ BINS = np.arange(0.5, 41)
 
 
 def effective_number(table: pd.DataFrame, part: str) -> float:
-    """The effective number of features of a neuron, its harmonic mean over the neurons that respond to any.
+    """The effective number of features of a neuron: the harmonic mean over the neurons that respond to any.
 
-    Of the harmonic mean the isotropic expectation is exact: (n + 2)/3.
+    For the harmonic mean, the isotropic expectation is exact: (n + 2)/3.
 
     Raises:
         ValueError: if the table has no such neuron, here and in all functions of a part.
@@ -39,20 +39,20 @@ def effective_number(table: pd.DataFrame, part: str) -> float:
 
 
 def many(table: pd.DataFrame, part: str) -> "pd.Series[bool]":
-    """Whether each neuron responds to 8 or more features in effect; one that responds to none does not."""
+    """Whether each neuron has an effective number of features of at least 8."""
     return pd.Series(_all_neurons(table, part) >= MANY)
 
 
 def few(table: pd.DataFrame, part: str) -> "pd.Series[bool]":
-    """Whether each neuron that responds to any feature responds to 2.5 or fewer in effect."""
+    """Whether each neuron that responds to any feature has an effective number of at most 2.5."""
     return pd.Series(responding(table, part) <= FEW)
 
 
 def rotation_penalty(table: pd.DataFrame, part: str) -> float:
     """The mean change of the loss under a random rotation, in units of l1 (E|u|_1 - 1).
 
-    That is the change, per feature, when a feature on one neuron turns into a random unit vector u in m
-    dimensions, as `rotated_loss_change` is per feature.
+    This is the change per feature when a feature on one neuron becomes a random unit vector u in m
+    dimensions; `rotated_loss_change` is per feature too.
 
     Raises:
         ValueError: if a network has no L1.
@@ -94,7 +94,7 @@ def _part(table: pd.DataFrame, part: str) -> pd.DataFrame:
 def distribution(table: pd.DataFrame, part: str) -> tuple[Array, Array]:
     """The share of the responding neurons in each of `BINS`, and half its 95 % interval over seeds.
 
-    The mean over seeds of each one's share; half widths are 0 for a single seed.
+    The shares are means over seeds; half widths are 0 for a single seed.
     """
     rows = _part(table, part)
     numbers = (responding(of_seed, part) for _, of_seed in rows.groupby("seed"))
@@ -129,10 +129,10 @@ def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     direction = np.random.default_rng(0).standard_normal((20_000, n)) ** 2
     isotropic = direction.sum(axis=1) ** 2 / (direction**2).sum(axis=1)
     shares = np.histogram(isotropic, BINS)[0] / len(isotropic)
-    axes.plot(centres, shares, color=INK, linewidth=1, label="weights in a random direction")
+    axes.plot(centres, shares, color=INK, linewidth=1, label="random directions")
     axes.axvline((n + 2) / 3, ymax=0.7, color=INK, linewidth=0.8, linestyle=":", label="(n + 2)/3")
     axes.set_yscale("symlog", linthresh=0.01, linscale=0.5)
-    axes.set_yticks([0, 0.01, 0.1, 1], labels=["0", ".01", ".1", "1"])
+    axes.set_yticks([0, 0.01, 0.1, 1], labels=["0", "0.01", "0.1", "1"])
     axes.set(
         xlim=(BINS[0], BINS[-1]), ylim=(0, 2), xlabel="Effective number of features of a neuron",
         ylabel="Share of the responding neurons (95 % interval)",

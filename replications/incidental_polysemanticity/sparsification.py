@@ -1,4 +1,4 @@
-"""One feature's weights with interference off: estimates, the paper's prediction, a mean field, the figure.
+"""One feature's weights without interference: estimates, the paper's prediction, a mean field, the figure.
 
 The table has one row per network, for both schemes: `euler`, the authors', and `ode`, the equation. `alive_i`
 and `l1_norm_i` are the number of nonzero weights, m', and the L1 norm at `TIMES[i]`. All times are in units
@@ -156,7 +156,7 @@ def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
     some = mean_field >= 1
     label = "mean field of many weights"
     left.plot(TIMES[1:][some], mean_field[some], color=ORANGE, linestyle=(0, (1, 1.2)), label=label)
-    left.set_ylabel("Nonzero weights, m'")
+    left.set_ylabel("Number of nonzero weights, m'")
     right.set_ylabel("L1 norm")
     _draw_published(left, claims, n_hidden)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -174,17 +174,15 @@ def _draw_courses(axes: Axes, table: pd.DataFrame, quantity: Quantity, n_hidden:
     if n > 1:
         half = t_quantile(0.975, n) * values.std(axis=0, ddof=1) / np.sqrt(n)
         axes.fill_between(time, mean - half, mean + half, color=BLUE, alpha=0.25, linewidth=0)
-    axes.plot(time, mean, color=BLUE, label="their mean, with its 95 % interval")
+    axes.plot(time, mean, color=BLUE, label="mean, with 95 % interval")
     expected = predicted(quantity, n_hidden, time)
-    axes.plot(
-        time, expected, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), label="prediction of the paper"
-    )
+    axes.plot(time, expected, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), label="the paper's prediction")
     axes.set(xscale="log", yscale="log", xlim=(time[0], time[-1]), xlabel=r"Time, in units of 1/$\lambda$")
 
 
 def _draw_published(axes: Axes, claims: Claims, n_hidden: int) -> None:
     """The published counts of networks so wide, and the end of the published curve."""
-    label = "published, with its reading error"
+    label = "published, with reading error"
     for claim in claims.values():
         published, args = claim.published, claim.estimate.args
         if published and claim.estimate.function == "alive" and args["n_hidden"] == n_hidden:

@@ -1,4 +1,4 @@
-"""The weights of one feature with interference off: the authors' Euler scheme, and the equation itself.
+"""The weights of one feature without interference: the authors' Euler scheme, and the equation itself.
 
 dw/dt = (1 - |W|^2) w - lambda for each nonzero weight; one that reaches zero stays there. Signs do not
 matter, so weights are positive.
@@ -23,15 +23,15 @@ from common.features import generator
 Array = NDArray[np.float64]
 
 TIMES: Array = np.r_[0.0, 10 ** (np.arange(128) / 24 - 5)]
-"""When the weights are looked at, in units of 1/lambda: at 0, and 24 times per decade from 1e-5 to 2."""
+"""The times at which weights are recorded, in units of 1/lambda: 0, and 24 per decade from 1e-5 to 2."""
 
 STEP = 0.5
 START_SCALE = 0.9
 
 LATEST = 10.0
-"""When to give up waiting for a single weight, in units of 1/lambda.
+"""The time after which a run stops without reaching a single weight, in units of 1/lambda.
 
-In the limit of many weights one network in 300 000 takes as long. Its two largest weights are equal to 1 part
+In the limit of many weights one network in 300,000 takes as long. Its two largest weights are equal to 1 part
 in exp(12) of their distance to the third: the logarithm of that ratio is sqrt(2) times the time it takes.
 """
 
@@ -40,10 +40,10 @@ _CUT_BELOW = 0.8
 
 
 class Course(NamedTuple):
-    """What became of some networks.
+    """The outcome of some networks.
 
-    `alive` and `l1_norm` are the number of nonzero weights and their sum at `TIMES`. They stay as they are
-    once a single weight is left, at `end_time`: in units of 1/lambda, NaN if it did not come to that.
+    `alive` and `l1_norm` are the number of nonzero weights and their sum at `TIMES`. They stay constant
+    once a single weight is left, at `end_time`: in units of 1/lambda, NaN if more are left.
     """
 
     alive: Float64[Array, "instances times"]
@@ -58,7 +58,7 @@ class Sparsification(Computed):
 
     Args:
         seeds: for each network the seed of its start weights
-        scheme: `euler`, the authors' scheme with its step of .5, or `ode`, the equation
+        scheme: `euler`, the authors' scheme with its step of 0.5, or `ode`, the equation
         n_hidden: weights, m in the paper
         l1: weight of the L1 norm, lambda in the paper
         time_unit: the time in whose units times are given: 1/lambda, also where lambda is turned off
@@ -93,7 +93,7 @@ class Sparsification(Computed):
 
 
 def start_weights(draw: np.random.Generator, n_hidden: int) -> Float64[Array, "{n_hidden}"]:
-    """The size of normal weights with standard deviation .9 / sqrt(n_hidden), largest first."""
+    """The size of normal weights with standard deviation 0.9 / sqrt(n_hidden), largest first."""
     size = np.abs(draw.standard_normal(n_hidden)) * (START_SCALE / np.sqrt(n_hidden))
     return np.sort(size)[::-1]
 
@@ -106,7 +106,7 @@ def observed_steps(time_unit: float) -> list[int]:
 def euler(
     start: Float64[Array, "instances hidden"], l1: Float64[Array, "instances hidden"], time_unit: float
 ) -> Course:
-    """Euler steps of .5 from `start`, largest first, each weight with its own `l1`."""
+    """Euler steps of 0.5 from `start`, largest first, each weight with its own `l1`."""
     looks = [*observed_steps(time_unit), round(LATEST * time_unit / STEP)]
     course = _unknown(len(start))
     course.order_preserved[:], course.largest_survives[:] = True, False
@@ -150,7 +150,7 @@ def _last_two(
     course: Course, network: int, weight: Float64[Array, "2"], loss: Float64[Array, "2"],
     place: Int64[NDArray[np.int64], "2"], look: int, step: int, looks: list[int],
 ) -> None:  # fmt: skip
-    """Euler steps with one network's last two weights: as plain numbers one takes .3 us, as arrays 8 us."""
+    """Euler steps with one network's last two weights: as plain numbers one takes 0.3 us, as arrays 8 us."""
     a, b = weight.tolist()
     loss_a, loss_b = loss.tolist()
     while a > 0 and b > 0 and step < looks[-1]:

@@ -1,4 +1,4 @@
-"""Whether the weight that wins starts ahead: estimates and the heat map of start times end weights.
+"""Whether the weight that wins starts ahead: estimates, and the heat map of start and end weights.
 
 The table has one row per trained network, with the columns of `model.StartCorrelation.metrics`.
 Source: Lecomte et al. 2023, "Experiments".
@@ -28,21 +28,21 @@ def largest_wins(table: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def heat_map(table: pd.DataFrame) -> Array:
-    """Start weights of feature i times end weights of feature j, mean over networks: (shown, shown)."""
+    """Products of the start weights of feature i and the end weights of feature j, mean over networks."""
     columns = [f"product_{i}_{j}" for i in range(SHOWN_FEATURES) for j in range(SHOWN_FEATURES)]
     mean = np.asarray(table[columns], dtype=float).mean(axis=0)
     return np.asarray(mean.reshape(SHOWN_FEATURES, SHOWN_FEATURES))
 
 
 def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
-    """The heat map of the first features; its colours end at the published diagonal and its error."""
+    """The heat map of the first features; its colour scale ends at the published diagonal plus its error."""
     diagonal = claims.published("diagonal")
     figure = Figure(figsize=(5.4, 4.4))
     axes = figure.add_subplot()
     sns.heatmap(
         heat_map(table), vmin=0, vmax=diagonal.value + diagonal.half_width, cmap="viridis", square=True,
         xticklabels=5, yticklabels=5, ax=axes,
-        cbar_kws={"label": "start weights of i · end weights of j", "extend": "both"},
+        cbar_kws={"label": "product of start weights of i and end weights of j", "extend": "both"},
     )  # fmt: skip
     axes.set(
         title=f"Mean of {len(table)} networks, m = {table['n_hidden'].iloc[0]}",

@@ -1,6 +1,6 @@
-"""What became of trained weights (instances, features, neurons): winners, and neurons that they share.
+"""The outcome of training from weights (instances, features, neurons): winners, and neurons that they share.
 
-A weight is a winner when it is of size 1 to within .2, as in the authors' code; the others end near 0.
+A weight is a winner when it is of size 1 to within 0.2, as in the authors' code; the others end near 0.
 Source: Lecomte et al. 2023, "Experiments", and the authors' code.
 """
 
@@ -16,18 +16,18 @@ NEAR_ZERO = 0.05
 
 
 def is_winner(weight: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
-    """Whether each weight is of size 1 to within .2."""
+    """Whether each weight is of size 1 to within 0.2."""
     size = weight.abs()
     return (size >= WINNER[0]) & (size <= WINNER[1])
 
 
 def polysemantic_neurons(weight: Float[Tensor, "instances features neurons"]) -> Int[Tensor, "instances"]:
-    """In how many neurons two features or more have a winner."""
+    """The number of neurons in which at least two features have a winner."""
     return (is_winner(weight).sum(dim=1) >= 2).sum(dim=1)
 
 
 def opposed_neurons(weight: Float[Tensor, "instances features neurons"]) -> Int[Tensor, "instances"]:
-    """In how many neurons exactly one winner is positive and exactly one negative."""
+    """The number of neurons with exactly one positive and exactly one negative winner."""
     positive, negative = _by_sign(weight)
     return ((positive == 1) & (negative == 1)).sum(dim=1)
 
@@ -53,7 +53,7 @@ def features_with_one_winner(weight: Float[Tensor, "instances features neurons"]
 def features_near_zero_or_one(
     weight: Float[Tensor, "instances features neurons"],
 ) -> Int[Tensor, "instances"]:
-    """How many features have no weight but winners and such as are near zero."""
+    """How many features have only winners and weights near zero."""
     return ((weight.abs() < NEAR_ZERO) | is_winner(weight)).all(dim=2).sum(dim=1)
 
 

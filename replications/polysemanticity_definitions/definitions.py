@@ -1,8 +1,8 @@
-"""The senses of polysemanticity and superposition on small networks: estimates and the figure.
+"""Definitions of polysemanticity and superposition, on small networks: estimates and the figure.
 
-The table has one row per network, with its case, `neurons`, `features`, and how many neurons or features each
-sense is about: `polysemantic_neurons`, `superposition_by_count` and `superposition_by_rank` (features beyond
-the neurons, and beyond the rank), `spread_features` (superposition in the Zoom-In sense).
+The table has one row per network, with its case, `neurons`, `features`, and the number of neurons or
+features in each sense: `polysemantic_neurons`, `superposition_by_count` and `superposition_by_rank`
+(features beyond the neurons, and beyond the rank), `spread_features` (superposition in the Zoom-In sense).
 `polysemantic_at_i` is the number of polysemantic neurons at the threshold `THRESHOLDS[i]`.
 Source: Chan 2024; see `common.metrics`.
 """
@@ -46,7 +46,7 @@ def polysemantic_at(table: pd.DataFrame, case: CaseName, threshold: float) -> "p
 def polysemantic_without_superposition(
     table: pd.DataFrame, n_neurons: int, n_features: int
 ) -> "pd.Series[bool]":
-    """Whether each network of rotated features has a polysemantic neuron, and superposition in no count."""
+    """Whether each network of rotated features has a polysemantic neuron but no superposition."""
     rotated = _where(table, "rotated", n_neurons, n_features)
     senses = ("polysemantic_neurons", "superposition_by_count", "superposition_by_rank")
     neurons, by_count, by_rank = (table[sense].to_numpy()[rotated] for sense in senses)
@@ -82,8 +82,8 @@ _CASES: dict[CaseName, str] = {
     "five_in_four": "five random features in four neurons",
     "antipodal": "one neuron, +1 for cats, -1 for cars",
     "incidental": "e₁, -e₁, e₂ in three neurons",
-    "one_large": "one neuron, 1 for one feature, .05 for ten",
-    "weak": "(1, 0), (.05, .2)",
+    "one_large": "one neuron, 1 for one feature, 0.05 for ten",
+    "weak": "(1, 0), (0.05, 0.2)",
 }
 _SENSES: dict[Sense, str] = {
     "polysemantic_neurons": "polysemantic\nneurons",
@@ -92,7 +92,7 @@ _SENSES: dict[Sense, str] = {
     "spread_features": "Zoom In:\nspread features",
 }
 _CURVES: dict[CaseName, str] = {
-    "aligned": "(1, 0), (0, 1)", "one_large": "1 and ten times .05", "five_in_four": "five in four",
+    "aligned": "(1, 0), (0, 1)", "one_large": "1 and ten times 0.05", "five_in_four": "five in four",
 }  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
 
 
 def _draw_table(axes: Axes, table: pd.DataFrame) -> None:
-    """A cell for each case and sense: how many, of how many; dark where networks have at least one."""
+    """A cell for each case and sense: how many out of how many; dark where networks have at least one."""
     there = set(table["case"])
     cases = [case for case in _CASES if case in there]
     networks = [table[_where(table, case)] for case in cases]
@@ -137,12 +137,12 @@ def _draw_cases(axes: Axes, table: pd.DataFrame) -> None:
     for (case, label), colour in zip(_CURVES.items(), (BLUE, RED, ORANGE), strict=True):
         if case in set(table["case"]):
             axes.plot(THRESHOLDS[1:], _share(table[_where(table, case)]), color=colour, label=label)
-    axes.axvline(0.1, color=GREY, linewidth=0.9, linestyle=":", label="as in the table")
+    axes.axvline(0.1, color=GREY, linewidth=0.9, linestyle=":", label="threshold of the table")
     _finish(axes, "Some of the cases")
 
 
 def _draw_rotated(axes: Axes, table: pd.DataFrame) -> None:
-    """The same of orthogonal features, randomly rotated, as many as neurons."""
+    """The same for as many orthogonal features as neurons, randomly rotated."""
     rotated = table[(table["case"] == "rotated") & (table["features"] == table["neurons"])]
     sizes = rotated.groupby("neurons")
     for (size, networks), colour in zip(sizes, sns.color_palette(ORDERED, len(sizes)), strict=True):
@@ -161,6 +161,6 @@ def _share(networks: pd.DataFrame) -> pd.Series:
 def _finish(axes: Axes, title: str) -> None:
     axes.set(
         title=title, xscale="log", ylim=(-0.03, 1.03), xlabel="Relative threshold",
-        ylabel="Polysemantic neurons, share",
+        ylabel="Share of polysemantic neurons",
     )  # fmt: skip
     axes.legend(loc="upper center", bbox_to_anchor=(0.46, -0.19), ncols=3)

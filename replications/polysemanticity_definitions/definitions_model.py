@@ -1,6 +1,6 @@
-"""Small networks that tell the senses of superposition and polysemanticity apart, as matrices.
+"""Small networks that distinguish the senses of superposition and polysemanticity, as matrices.
 
-Source: Chan 2024 and the glossaries that it goes by; the cases are worked out from their definitions.
+Source: Chan 2024 and the glossaries that it follows; the cases are worked out from their definitions.
 """
 
 from collections.abc import Sequence
@@ -58,8 +58,8 @@ class Case(Computed):
         n_neurons: neurons of `rotated`
         n_features: its features, at most as many
         threshold: the relative threshold, see `common.metrics`
-        noise: standard deviation of what is added to every weight, where the largest is about 1
-        turned: whether the features of `rotated` are; for a control
+        noise: standard deviation of the noise on every weight, where the largest weight is about 1
+        turned: whether the features of `rotated` are rotated; for a control
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Case(Computed):
         return torch.from_numpy(np.stack([self._weights(seed) for seed in self.seeds]))
 
     def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
-        """The numbers of neurons and features, and of those that each sense is about."""
+        """The numbers of neurons and features, in total and in each sense."""
         weights = self.weights()
         n_networks, n_neurons, n_features = weights.shape
         counts = [polysemantic_neurons(weights, threshold) for threshold in THRESHOLDS.tolist()]

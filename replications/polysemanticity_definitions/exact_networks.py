@@ -28,11 +28,11 @@ STUCK_ABOVE = 1e-4
 LOW = 0.1
 
 FLOOR = 1e-8
-"""Relative losses below it count as this one in logarithms: their size is that of rounding."""
+"""Relative losses below this are rounding error, and count as this in logarithms."""
 
 
 class Condition(NamedTuple):
-    """What networks of a part were trained with."""
+    """How the networks of a part were trained."""
 
     optimizer: str
     weight_decay: float
@@ -79,7 +79,7 @@ def solved(table: pd.DataFrame, task: Task, width: int) -> "pd.Series[bool]":
 
 
 def low(table: pd.DataFrame, task: Task) -> "pd.Series[bool]":
-    """Whether each stuck network of the exact width ends below a tenth of the loss of doing nothing."""
+    """Whether each stuck network of the exact width ends below a tenth of the loss of output 0."""
     rows = _of(table, task, 1)
     return pd.Series(rows.loc[rows["loss"] > STUCK_ABOVE, "loss"].to_numpy() < LOW)
 
@@ -120,7 +120,7 @@ def effect(table: pd.DataFrame, task: Task, factor: str) -> float:
 
 
 def effect_over_optimizer(table: pd.DataFrame, task: Task, factor: str) -> float:
-    """By how much the effect of `factor` is larger than that of the optimiser."""
+    """The effect of `factor` minus that of the optimiser."""
     return effect(table, task, factor) - effect(table, task, "optimizer")
 
 
@@ -189,10 +189,10 @@ def _shares(table: pd.DataFrame) -> Figure:
         _draw_shares(
             right, of_task.assign(hits=many, units=of_task["active_neurons"]), with_neurons, _colours(table)
         )
-        left.set_title(f"{NAMES[task]}, exact width: stuck", loc="left")
-        left.set_ylabel("Share above 1e-4")
+        left.set_title(f"{NAMES[task]}, exact width: stuck networks", loc="left")
+        left.set_ylabel("Share above a loss of 1e-4")
         reads = ["", "two", "three"][INPUTS_READ[task]]
-        right.set_title(f"neurons that read {reads} inputs or more", loc="left")
+        right.set_title(f"neurons that read at least {reads} inputs", loc="left")
         right.set_ylabel("Share of active neurons")
     _legend(figure, table)
     return figure
@@ -226,7 +226,7 @@ def _draw_shares(
 
 
 def share_interval(rows: pd.DataFrame) -> tuple[float, Interval]:
-    """The share of the columns `hits` among `units`, and its 95 % interval, of no width for one seed."""
+    """The share of the columns `hits` among `units`, and its 95 % interval, of width 0 for one seed."""
     value, units = rows["hits"].sum() / rows["units"].sum(), int(rows["units"].sum())
     seeds = rows["seed"].unique()
     if len(seeds) < 2:

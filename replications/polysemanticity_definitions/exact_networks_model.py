@@ -1,4 +1,4 @@
-"""One-hidden-layer networks on tasks that a network with one neuron per case solves exactly, as ensembles."""
+"""Ensembles of one-hidden-layer networks on tasks that one neuron per case solves exactly."""
 
 import functools
 import itertools
@@ -24,7 +24,7 @@ RESPONDS = (0.05, 0.1, 0.2)
 """A neuron reads an input whose weight is at least this share of its largest one; three thresholds."""
 
 CACHED = 400_000
-"""Numbers in an array of hidden values, of as many networks as are computed at once on a CPU: 1.6 MB."""
+"""The size of the array of hidden values of the networks that a CPU computes at once: 1.6 MB."""
 
 INPUTS_READ = {"absolute": 1, "and": 2}
 """How many inputs a neuron of the exact solution reads; one that reads more is polysemantic."""
@@ -207,7 +207,7 @@ class TwoLayerNetwork(Ensemble):
         torch.ops.aten.threshold_backward.grad_input(back, hidden, 0, grad_input=back)
 
     def _arrays(self) -> list[Float[Tensor, "instances _ batch"]]:
-        # kept from step to step: to get and clear new ones of megabytes takes as long as to fill them
+        # kept from step to step: allocating and clearing new megabytes takes as long as filling them
         n_hidden, batch_size = self.weights["bias"].shape[1], self.task.batch_size
         if not self._scratch or self._scratch[0].device != self.device:
             n = len(self.seed_index)

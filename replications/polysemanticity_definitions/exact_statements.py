@@ -1,4 +1,4 @@
-"""Exact statements on how many features fit in few dimensions: theory, estimates and the figure.
+"""Exact statements about how many features fit into few dimensions: theory, estimates and the figure.
 
 The table has one row per statement, size and seed, with the columns of `ExactStatement.metrics`; those of
 other statements are NaN. Functions without `table` are exact: they need no samples.
@@ -47,7 +47,7 @@ def frame_error(largest_n: int) -> float:
 
 
 def recovered(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether each turned frame gives back all one-hot x."""
+    """Whether each rotated frame reconstructs all one-hot x."""
     return _of(table, "frame")["recovery_error"] < RECOVERED_WITHIN
 
 
@@ -82,13 +82,13 @@ def many(n: int) -> float:
 
 
 def union_bound(n: int) -> float:
-    """At most how likely it is that of so many corners two are not nearly orthogonal: pairs times `tail`."""
+    """An upper bound on the probability that two corners are not nearly orthogonal: pairs times `tail`."""
     count = np.ceil(many(n))
     return float(count * (count - 1) / 2 * tail(n, EPSILON))
 
 
 def all_nearly_orthogonal(table: pd.DataFrame, n: int) -> "pd.Series[bool]":
-    """Whether the first exp(epsilon^2 n / 4) corners of each seed are nearly orthogonal, all of them."""
+    """Whether the first exp(epsilon^2 n / 4) corners of each seed are all nearly orthogonal."""
     return pd.Series(_of(table, "corners", n)["log_vectors"].to_numpy() >= np.log(many(n)))
 
 
@@ -114,7 +114,7 @@ def mean_log_vectors(n: int) -> float:
 
 
 def tail_fit(table: pd.DataFrame, n: int) -> float:
-    """The p-value of all counts of products by size being those of the exact tail: a chi-squared test."""
+    """The p-value of a chi-squared test that the counts of products by size follow the exact tail."""
     counts, pairs = large_pairs(table, n)
     probability = np.concatenate([[1.0], tail(n, np.array(TAIL_FROM)), [0.0]])
     observed = -np.diff([pairs, *counts, 0])
@@ -253,7 +253,7 @@ def _draw_tail(axes: Axes, table: pd.DataFrame) -> None:
         seen = counts > 0
         error = np.stack([share - low, high - share])[:, seen]
         axes.errorbar(np.array(TAIL_FROM)[seen], share[seen], error, fmt="o", color=colour, elinewidth=1)
-    axes.plot([], [], color=GREY, linewidth=0.9, linestyle="--", label="bound 2 exp(-ε²n/2)")
+    axes.plot([], [], color=GREY, linewidth=0.9, linestyle="--", label="bound, 2 exp(-ε²n/2)")
     axes.plot([], [], "o", color=GREY, label="samples, 95 % interval")
     axes.set(yscale="log", ylim=(1e-7, 2), xlabel="ε", ylabel="P(|u·v| ≥ ε) of random corners")
 
@@ -283,7 +283,7 @@ def _draw_many(axes: Axes, table: pd.DataFrame) -> None:
     axes.plot(dimensions, exact, color=BLUE, label="from the exact tail")
     line = np.arange(rows["n"].min() - 8, rows["n"].max() + 9)
     axes.plot(line, [many(n) for n in line], "--", color=RED, label="exp(ε²n/4)")
-    axes.set(xlabel="Dimensions, n", ylabel=f"Corners before one with |u·v| ≥ {EPSILON}")
+    axes.set(xlabel="Dimensions, n", ylabel=f"Corners before the first |u·v| ≥ {EPSILON}")
 
 
 def _draw_packings(axes: Axes, table: pd.DataFrame) -> None:
@@ -297,15 +297,15 @@ def _draw_packings(axes: Axes, table: pd.DataFrame) -> None:
         least = [least_largest_product(n, int(count)) for count in counts]
         axes.plot(counts, least, color=colour, label=f"n = {n}")
     axes.plot([], [], "o", color=GREY, label="searches")
-    axes.plot([], [], color=GREY, label="least possible; beyond 2n a bound")
+    axes.plot([], [], color=GREY, label="smallest possible (beyond 2n, a bound)")
     axes.axhline(0, color=GREY, linewidth=0.6)
-    axes.set(xlabel="Number of unit vectors", ylabel="Largest product of two")
+    axes.set(xlabel="Number of unit vectors", ylabel="Largest product of two vectors")
 
 
 def _draw_first_bit(axes: Axes, n_bits: int) -> None:
-    """The first bit by ReLUs, on the grid and between."""
+    """The first bit by ReLUs, on the grid and between its points."""
     x = np.linspace(0, 1, 801)[:-1]
     grid = np.arange(2**n_bits) / 2**n_bits
-    axes.plot(x, extract_bits(x, n_bits)[:, 0], label="first bit by ReLUs")
+    axes.plot(x, extract_bits(x, n_bits)[:, 0], label="first bit, by ReLUs")
     axes.plot(grid, extract_bits(grid, n_bits)[:, 0], "o", color=INK, label="multiples of 2⁻⁴")
     axes.set(xlabel="x", ylabel="First of 4 bits")

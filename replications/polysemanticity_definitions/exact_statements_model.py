@@ -1,4 +1,4 @@
-"""Exact statements on how many features fit in few dimensions, as constructions, samples and searches.
+"""Exact statements about how many features fit into few dimensions: constructions, samples and searches.
 
 Source: Chan 2024: footnote 15 (features with zero interference), footnote 9 (nearly orthogonal directions and
 the thresholds of the number of vectors), bit extraction (after Bartlett et al. 2019).
@@ -22,16 +22,16 @@ Array = NDArray[np.float64]
 Statement = Literal["frame", "corners", "packing", "bits"]
 
 EPSILON = 0.5
-"""The size of a product of two unit vectors from which on they are not nearly orthogonal."""
+"""The size of the product of two unit vectors at which they stop being nearly orthogonal."""
 
 TAIL_FROM = (0.125, 0.25, 0.375, 0.5)
-"""The sizes of products from which on they are counted."""
+"""The sizes at which the counts of products begin."""
 
 N_PAIRS = 4096
 N_POINTS = 1024
 
 MOST_BITS = 50
-"""So many bits, and half of a step of the grid beyond them, are exact in float64."""
+"""The number of bits that, with half a step of the grid beyond them, are exact in float64."""
 
 PACKING_STEPS, SHARPNESS = 1000, 1e4
 """Steps of a packing, and beta at the last one, when the smooth maximum of 100 products is within 5e-4."""
@@ -45,11 +45,11 @@ _SHAPES: dict[str, tuple[int, ...]] = {
 
 
 class ExactStatement(Computed):
-    """One of the statements, tried with the random numbers of each seed.
+    """One of the statements, tested with the random numbers of each seed.
 
-    `frame`: the features +-e_i of n dimensions, turned by a random rotation, put through ReLU(V V^T x).
+    `frame`: the features +-e_i of n dimensions, under a random rotation, put through ReLU(V V^T x).
     `corners`: random corners of the cube, +-1 / sqrt(n). `packing`: `n_vectors` unit vectors in n dimensions,
-    moved until their largest product is as small as it gets. `bits`: random points with n bits.
+    moved to make their largest product as small as possible. `bits`: random points with n bits.
 
     Args:
         seeds: for each instance the seed of its random numbers
@@ -81,7 +81,7 @@ class ExactStatement(Computed):
         self.plus, self.offset = plus, offset
 
     def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
-        """What came out, by name; of the other statements NaN, as all instances have one table.
+        """The results by name; NaN for those of other statements, because all instances share one table.
 
         `recovery_error`: the largest error of ReLU(V V^T x) over one-hot x. `large_pairs`: how many of
         `N_PAIRS` pairs of corners have a product of at least each of `TAIL_FROM` in size.
@@ -124,7 +124,7 @@ class ExactStatement(Computed):
 
 
 def _with_the_others(found: Mapping[str, Array]) -> dict[str, Tensor]:
-    """What was found, and NaN for what other statements find."""
+    """The results, and NaN for those of other statements."""
     count = len(next(iter(found.values())))
     nothing = {name: np.full((count, *shape), np.nan) for name, shape in _SHAPES.items()}
     return {name: torch.from_numpy(np.asarray(v, dtype=float)) for name, v in (nothing | dict(found)).items()}
@@ -154,9 +154,9 @@ def corners(
 
 
 def vectors_before_a_large_product(draw: np.random.Generator, n: int, epsilon: float, plus: float) -> int:
-    """How many corners are drawn until one has a product of at least `epsilon` in size with one before it.
+    """How many corners are drawn before one has a product of at least `epsilon` in size with an earlier one.
 
-    That one is not counted: all products of those counted are smaller.
+    That one is not counted: all products of the counted corners are smaller.
     """
     drawn = np.empty((0, n), dtype=np.float32)
     while True:

@@ -26,7 +26,7 @@ class Pair(Features):
         distribution: of each of them
         batch_size: samples in a batch
         together: whether both vary in a sample; if not, a control, y is 0 in the first half of a batch and x
-            in the second, so that the product is always 0
+            is 0 in the second, so that the product is always 0
     """
 
     def __init__(
@@ -100,14 +100,14 @@ class ProductNetwork(Ensemble):
         bias = (weights["bias"] * factors["bias"]).unsqueeze(-1)
         error = torch.where(factors["product"] > 0, x[0] * x[1], x[0] + x[1])
         error = error - weights["output_bias"] * factors["bias"]
-        # the sum over the neurons is written out: the compiler makes one loop of it, and inputs only once
+        # the sum over the neurons is written out: the compiler makes one loop of it and makes the inputs once
         for k in range(weight.shape[1]):
             hidden = torch.relu(weight[:, k, 0] * x[0] + weight[:, k, 1] * x[1] + bias[:, k])
             error = error - output[:, k] * hidden
         return error.square().mean(dim=1)
 
     def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
-        """The population loss, how the neurons lie (see `neurons`), and with `keep_neurons` what they are."""
+        """The population loss, the geometry of the neurons (see `neurons`), and, if kept, the neurons."""
         bias = self.factors["bias"]
         weights = {name: weight.detach() for name, weight in self.weights.items()}
         weights |= {name: weights[name] * bias for name in ("bias", "output_bias")}

@@ -15,7 +15,7 @@ from torch import Tensor
 from common.metrics import polysemantic_neurons, superposition_by_rank
 
 KINKED_WITHIN = 2.5
-"""A kink further from 0, in standard deviations of the inputs, is one that the data hardly reach."""
+"""The data hardly reach a kink further from 0 than this, in standard deviations of the inputs."""
 
 STRONG = 0.05
 """A neuron weaker than this share of the strongest one does not count."""
@@ -42,7 +42,7 @@ class Neurons(NamedTuple):
 
     @property
     def kinked(self) -> Bool[Tensor, "instances neurons"]:
-        """Whether each neuron is strong and bends where the data are; only then a direction has meaning."""
+        """Whether each neuron is strong and bends where data are; only then is its direction meaningful."""
         return self.strong & (self.kink.abs() < KINKED_WITHIN)
 
     @property
@@ -70,7 +70,7 @@ def read(weights: Mapping[str, Float[Tensor, "instances ..."]]) -> Neurons:
 
 
 def geometry(neurons: Neurons) -> dict[str, Shaped[Tensor, "instances"]]:
-    """How the kinked neurons of each network lie, by name.
+    """The geometry of the kinked neurons of each network, by name.
 
     `kinked_neurons`, `always_on_neurons`: how many there are. `smallest_angle`, `largest_angle`: of a kinked
     neuron to the nearest diagonal, in degrees. `near_diagonal_neurons`: kinked ones within 1 degree.
@@ -124,7 +124,7 @@ def piecewise_square(
 
 
 def shape(neurons: Neurons) -> dict[str, Float[Tensor, "instances"]]:
-    """How even and how close to a square f is, on normal data: means over both diagonals.
+    """How even f is and how close to a square, on normal data: means over both diagonals.
 
     `odd_part`: the root mean square of f's odd part over the standard deviation of f. `square_fit`: the share
     of f's variance that the best a u^2 + b explains, R^2. NaN where a diagonal has no kinked neuron.

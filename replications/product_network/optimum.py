@@ -1,7 +1,7 @@
-"""What four neurons with biases learn of x y on unit normal inputs: estimates and figures.
+"""How four neurons with biases learn to multiply unit normal inputs: estimates and figures.
 
 The table has one row per trained network, with the columns of `model.ProductNetwork.metrics`. A network is at
-the optimum when its population loss is within 1 % of the lowest that is known, `theory.best_loss`.
+the optimum when its population loss is within 1 % of the lowest known, `theory.best_loss`.
 Source: Chan 2024.
 """
 
@@ -67,7 +67,7 @@ CLUSTERS: dict[Cluster, tuple[float, float]] = {
     "one_square": (0.25, 0.65),
     "neither": (0.65, math.inf),
 }
-"""Population losses, from (included) and to: between .033, .079-.083, .125, .126-.14, .50-.53 and .78."""
+"""Population losses, lower end included: around 0.033, 0.079-0.083, 0.125, 0.126-0.14, 0.50-0.53, 0.78."""
 
 WITHIN = 1.01
 
@@ -78,7 +78,7 @@ def found(table: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def never_beaten(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether each network's loss is no lower than the optimum's, but for the error of the quadrature."""
+    """Whether each network's loss is at least that of the optimum, minus the error of the quadrature."""
     return pd.Series(_loss(table) >= best_loss() - ERROR)
 
 
@@ -144,7 +144,7 @@ def one_square(table: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def always_responding(table: pd.DataFrame, at_optimum: bool) -> "pd.Series[bool]":
-    """Whether in each network all four neurons respond to both x and y.
+    """Whether all four neurons of each network respond to both x and y.
 
     Args:
         table: the instances
@@ -201,7 +201,7 @@ def _share_of_kinked(table: pd.DataFrame, column: str) -> "pd.Series[bool]":
 
 
 def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
-    """`losses`: where networks end; `squares`: f as read from the weights; `plane`: how the neurons lie."""
+    """`losses`: where networks end; `squares`: f as read from the weights; `plane`: the neurons' geometry."""
     return {"losses": _losses(table, claims), "squares": _squares(table), "plane": _plane(table)}
 
 
@@ -237,8 +237,8 @@ def _losses(table: pd.DataFrame, claims: Claims) -> Figure:
         text = f"{100 * _in_cluster(table, cluster).mean():.2g} %\n({100 * derived.value:.2g} %)"
         axes.text(middle, 1.1, text, ha="center", va="bottom", size="medium")
     number(axes.xaxis, (0.03, 0.05, 0.1, 0.2, 0.5, 1))
-    axes.set(xlabel="Population loss (doing nothing: 1)", ylabel="Share of networks")
-    axes.set_title("share between the grey lines, and as derived", pad=28)
+    axes.set(xlabel="Population loss (1 for an output of 0)", ylabel="Share of networks")
+    axes.set_title("Share between the grey lines (derived share in brackets)", pad=28)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -259,9 +259,9 @@ def _squares(table: pd.DataFrame) -> Figure:
         for i, curve in enumerate(curves[:100]):
             axes.plot(place, curve, color=BLUE, linewidth=2, alpha=0.5, label=None if i else "networks")
         axes.plot(place, square, color=ORANGE, linewidth=1.4, label="square")
-        axes.plot(place, exact, color=INK, linewidth=0.9, linestyle="--", label="best by theory")
+        axes.plot(place, exact, color=INK, linewidth=0.9, linestyle="--", label="exact optimum")
         data = -1.2 + probability / probability.max()
-        label = "where the data are"
+        label = "density of the data"
         axes.fill_between(place, -1.2, data, color=GREY, alpha=0.3, linewidth=0, label=label)
         axes.set(xlabel=f"({name}) / √2", ylim=(-1.2, 4))
     panels[0].set_ylabel("f, as read from the weights (mean 0)")
@@ -277,7 +277,7 @@ def _plane(table: pd.DataFrame) -> Figure:
     best = _neurons(table[_at_optimum(table)].head(200))
     radians = torch.deg2rad(best.angle)
     x, y = torch.cos(radians), torch.sin(radians)
-    for sign, colour, name in ((1, BLUE, "adds to the output"), (-1, RED, "takes from it")):
+    for sign, colour, name in ((1, BLUE, "adds to the output"), (-1, RED, "subtracts from it")):
         here = best.kinked & (best.strength * sign > 0)
         axes.quiver(
             (best.kink * x)[here], (best.kink * y)[here], x[here], y[here], color=colour, alpha=0.4,

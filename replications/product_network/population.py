@@ -13,10 +13,10 @@ Distribution = Literal["normal", "uniform", "laplace"]
 """How each input is distributed, independent of the other, with mean 0 and variance 1."""
 
 ERROR = 5e-5
-"""No loss of about 1 or less is off by more, if the kinks do not lie along an axis."""
+"""The largest error of a loss of about 1 or less, if the kinks do not lie along an axis."""
 
 RANGE: dict[Distribution, float] = {"normal": 6.5, "uniform": 3**0.5, "laplace": 16.0}
-"""How far from 0 inputs reach; what is beyond changes no loss by more than 1e-6."""
+"""How far from 0 inputs reach; values beyond change no loss by more than 1e-6."""
 
 # of the x axis, of the y axis, on each side of 0: their ratio is near the golden one, so that a kink along a
 # diagonal passes between the nodes at other places in each row, and its errors cancel

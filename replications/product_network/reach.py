@@ -1,6 +1,6 @@
-"""How far it reaches that networks compute f(x + y) - f(x - y): estimates and the figure.
+"""How generally networks compute f(x + y) - f(x - y): estimates and the figure.
 
-The table has one row per trained network, with its part, which names what was changed of the set-up of
+The table has one row per trained network, with its part, which names the change to the set-up of
 `optimum`, and the columns of `model.ProductNetwork.metrics`.
 Source: Chan 2024.
 """
@@ -44,8 +44,8 @@ DEGREES = 5
 NO_BIAS = ("no_bias_4", "no_bias_8", "no_bias_16")
 
 CELLS = {
-    "main": "main: width 4, normal", "start_0.3": "start scale .3", "start_3": "start scale 3",
-    "rate_0.001": "rate .001", "rate_0.003": "rate .003", "rate_0.03": "rate .03",
+    "main": "width 4, normal inputs", "start_0.3": "start scale 0.3", "start_3": "start scale 3",
+    "rate_0.001": "rate 0.001", "rate_0.003": "rate 0.003", "rate_0.03": "rate 0.03",
     "uniform": "uniform inputs", "laplace": "Laplace inputs",
     "width_8": "width 8", "width_16": "width 16",
     "no_bias_4": "no biases", "no_bias_8": "width 8, no biases", "no_bias_16": "width 16, no biases",
@@ -70,7 +70,7 @@ def not_aligned(table: pd.DataFrame, part: str) -> "pd.Series[bool]":
 def above_the_bound(table: pd.DataFrame) -> "pd.Series[bool]":
     """Whether each network without biases, of any width, has a loss of at least `theory.homogeneous_bound`.
 
-    But for the error of the quadrature.
+    The error of the quadrature is allowed for.
     """
     loss = table["population_loss"].to_numpy()[table["part"].isin(NO_BIAS).to_numpy()]
     return pd.Series(loss >= homogeneous_bound() - ERROR)
@@ -132,7 +132,7 @@ def _best(rows: pd.DataFrame) -> Bools:
 
 
 def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
-    """For each part the share of aligned networks, of those that end near the lowest loss, and the losses."""
+    """For each part, the losses, and the shares of networks that are aligned or end near the lowest loss."""
     parts = [part for part in CELLS if (table["part"] == part).any()]
     figure = Figure(figsize=(7.5, 1.1 + 0.27 * len(parts)))
     shares, losses = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.1))
@@ -152,7 +152,7 @@ def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
 
 def _draw_shares(axes: Axes, table: pd.DataFrame, parts: list[str]) -> None:
     measures: list[tuple[str, Callable[[pd.DataFrame], Bools], tuple[float, float, float], float]] = [
-        ("aligned with both diagonals", _aligned, BLUE, -0.12),
+        ("aligned, both diagonals used", _aligned, BLUE, -0.12),
         ("within 10 % of the lowest loss", _best, ORANGE, 0.12),
     ]
     for name, judge, colour, shift in measures:

@@ -63,7 +63,7 @@ def _diagonal_loss(a: float) -> float:
 
 
 def homogeneous_bound() -> float:
-    """The lowest loss of any function with f(s x, s y) = s f(x, y) for s > 0, as all networks without biases.
+    """The lowest loss of any function with f(s x, s y) = s f(x, y) for s > 0, like networks without biases.
 
     On each ray from 0 the best factor is the mean of r x y over the mean of r^2; by quadrature over r, in
     closed form 1 - 9 pi / 32.
@@ -90,7 +90,7 @@ def bias_free_loss(strength: Float[Tensor, "neurons"], angle: Float[Tensor, "neu
 
 
 def smallest_curvature() -> float:
-    """The smallest eigenvalue of the loss's second derivatives at the best diagonal network without biases.
+    """The smallest eigenvalue of the loss's Hessian at the best diagonal network without biases.
 
     In strengths and angles. Where it is negative the network is a saddle: all first derivatives are 0 there.
     """
@@ -175,9 +175,9 @@ def _best_loss(t: float) -> float:
 
 
 def tolerance(of: Literal["kink", "scale"], excess: float = 0.01) -> float:
-    """How far the kinks, or the scales, may be off until the loss is that share above the lowest.
+    """By how much the kinks, or the scales, are off when the loss is that share above the lowest.
 
-    All four together, the other re-chosen for the lowest loss; the smaller of the two sides. Behind margins.
+    All four together, with the others chosen for the lowest loss; the smaller of the two sides. For margins.
     """
     kink, scale, limit = best_kink(), best_scale(), (1 + excess) * best_loss()
 

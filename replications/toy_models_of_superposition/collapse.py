@@ -1,4 +1,4 @@
-"""The collapse of correlated pairs along density: estimates and the figures.
+"""The collapse of correlated pairs as density increases: estimates and the figures.
 
 The table has one row per trained network, with its density p (the probability that a pair is on) and the
 columns of `correlated_features_model.PairedModel.metrics`. A pair has collapsed when its two features, both
@@ -33,7 +33,7 @@ RANGES = {
     "none": (0.0, 0.025), "one": (0.075, 0.125), "two": (0.175, 0.175), "three": (0.275, 0.475),
     "pca": (0.525, 0.975),
 }  # fmt: skip
-"""The same, half a printed step of .05 inside their ends. At p = 1 the features of a pair are independent."""
+"""These ranges, half a printed step of 0.05 inside their ends. At p = 1 a pair's features are independent."""
 
 NUMBER = {"none": 0, "one": 1, "two": 2, "three": 3}
 MERGED = 2 * plane.OFF
@@ -92,9 +92,9 @@ def _as_published(found: Networks, name: str) -> "pd.Series[bool]":
 
 
 def best(table: pd.DataFrame, within: str, group: int = GROUP) -> "pd.Series[bool]":
-    """Whether so many pairs have collapsed as published, for the best of each density and group of seeds.
+    """Whether the published number of pairs has collapsed, for the best of each density and group of seeds.
 
-    Where that is none, the network must be a hexagon with the features of each pair side by side.
+    Where the number is 0, the network must be a hexagon with the features of each pair side by side.
 
     Args:
         table: the instances
@@ -105,14 +105,14 @@ def best(table: pd.DataFrame, within: str, group: int = GROUP) -> "pd.Series[boo
 
 
 def most(table: pd.DataFrame, within: str) -> "pd.Series[bool]":
-    """The same of all networks."""
+    """The same for all networks."""
     return _as_published(_within(table, within), within)
 
 
 def merged(table: pd.DataFrame, group: int = GROUP) -> "pd.Series[bool]":
     """Whether the features of each collapsed pair are less than 12 degrees apart, so as good as one.
 
-    Of the best networks from p = .05 to .5.
+    For the best networks from p = 0.05 to 0.5.
 
     Args:
         table: the instances
@@ -128,7 +128,7 @@ def boundary(table: pd.DataFrame, number: float) -> float:
     Linear between neighbouring densities.
 
     Raises:
-        ValueError: if it is higher from the start, or never so high.
+        ValueError: if it is higher from the start, or never reaches `number`.
     """
     densities, place = np.unique(table["density"].to_numpy(), return_inverse=True)
     mean = np.bincount(place, table["collapsed_pairs"].to_numpy()) / np.bincount(place)
@@ -157,7 +157,7 @@ def pca_distance(weight: Array) -> Array:
 
 
 def pca_gain(table: pd.DataFrame, group: int = GROUP) -> float:
-    """By how much the best networks from p = .5 on are nearer to PCA than those of the nearest other range.
+    """By how much the best networks from p = 0.5 on are nearer to PCA than those of the nearest other range.
 
     Args:
         table: the instances
@@ -171,7 +171,7 @@ def pca_gain(table: pd.DataFrame, group: int = GROUP) -> float:
 
 
 def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
-    """The number of collapsed pairs along density, and the best network of each range."""
+    """The number of collapsed pairs against density, and the best network of each range."""
     return {"collapse": _strip(table), "best_networks": _best_networks(table)}
 
 
@@ -184,7 +184,7 @@ def _strip(table: pd.DataFrame) -> Figure:
     shares = np.array(
         [[(numbers[found.density == p] == k).mean() for k in (0, 1, 2, 3, -1)] for p in densities]
     )
-    labels = ("none", "one", "two", "three pairs", "a feature is not learned")
+    labels = ("no pair collapsed", "one", "two", "three", "a feature is not learned")
     colours = [*sns.light_palette(BLUE, 4), GREY]
     upper.stackplot(densities, shares.T, colors=colours, labels=labels, linewidth=0)
     upper.set(ylim=(0, 1), ylabel="Share of all networks")
@@ -192,20 +192,20 @@ def _strip(table: pd.DataFrame) -> Figure:
     for name, (low, high) in PUBLISHED.items():
         if name in NUMBER:
             edges, n = [max(low, densities[0]), high], NUMBER[name]
-            label = "published, approximately" if name == "none" else None
+            label = "published (approximate)" if name == "none" else None
             lower.fill_between(edges, n - 0.25, n + 0.25, color=ORANGE, alpha=0.35, linewidth=0, label=label)
     lower.axvspan(*PUBLISHED["pca"], color=ORANGE, alpha=0.15, linewidth=0)
-    lower.text(0.71, 0.1, "published:\nPCA-like", ha="center", size="medium")
+    lower.text(0.71, 0.1, "published:\nlike PCA", ha="center", size="medium")
     best_ones = found.best(GROUP)
     counts = best_ones.number()
     known = counts >= 0
     sns.lineplot(
         x=best_ones.density[known], y=counts[known], errorbar=None, color=RED, ax=lower,
-        label=f"best of {GROUP} networks, mean of groups",
+        label=f"best of {GROUP} networks (mean over groups)",
     )  # fmt: skip
     points, sizes = np.unique(np.stack([best_ones.density[known], counts[known]]), axis=1, return_counts=True)
     lower.scatter(*points, s=30 * sizes / sizes.max(), color=RED, linewidth=0, zorder=3)
-    lower.set(ylim=(-0.3, 3.3), yticks=range(4), ylabel="Collapsed pairs")
+    lower.set(ylim=(-0.3, 3.3), yticks=range(4), ylabel="Number of collapsed pairs")
     lower.legend(loc="upper left")
     lower.set(xscale="log", xlim=(densities[0], 1), xlabel="Probability that a pair is on, p")
     number(lower.xaxis, [0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1])
@@ -215,7 +215,7 @@ def _strip(table: pd.DataFrame) -> Figure:
 def _best_networks(table: pd.DataFrame) -> Figure:
     """The best network of the first groups of seeds at one density of each range."""
     shown = {"none": 0.025, "one": 0.1, "two": 0.175, "three": 0.375, "pca": 0.7}
-    titles = {"none": "hexagon", "one": "one collapsed", "two": "two", "three": "three", "pca": "PCA-like"}
+    titles = {"none": "hexagon", "one": "one collapsed", "two": "two", "three": "three", "pca": "like PCA"}
     present = set(np.round(table["density"].unique(), 6))
     columns = [name for name, density in shown.items() if density in present]
     if not columns:

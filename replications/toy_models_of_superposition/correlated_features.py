@@ -25,7 +25,7 @@ from replications.toy_models_of_superposition import plane
 from replications.toy_models_of_superposition.plane import Array, Flags
 
 OWN_PAIRING = {"correlated": (1, 2), "anticorrelated": (0,)}
-"""Which of `plane.PAIRINGS` is the published one, by relation."""
+"""Which of `plane.PAIRINGS` are the published ones, by relation."""
 
 SHOWN_SEEDS = 5
 JUDGED_BY = {
@@ -33,7 +33,7 @@ JUDGED_BY = {
     "correlated_6": "hexagon", "independent_6": "no_hexagon_independent",
     "correlated_20": "near_orthogonal_sets",
 }  # fmt: skip
-"""The claim that is about what was published of a part: its density is the one shown."""
+"""The claim on the published figure of each part: its density is the one shown."""
 
 TITLES = {
     "correlated_4": "two correlated pairs:\northogonal",
@@ -65,7 +65,7 @@ def square(table: pd.DataFrame, part: str, density: float) -> "pd.Series[bool]":
 
 
 def pairing(table: pd.DataFrame, part: str, density: float) -> "pd.Series[bool]":
-    """Whether the antipodes are those published, for each network that is a square of any pairing."""
+    """Whether the antipodes are the published ones, for each network that is a square of any pairing."""
     found = _square(table, part, density)
     return pd.Series(np.isin(found[found >= 0], OWN_PAIRING[_relation(part)]))
 
@@ -75,14 +75,14 @@ def _square(table: pd.DataFrame, part: str, density: float) -> NDArray[np.intp]:
 
 
 def right_angles(table: pd.DataFrame, part: str, density: float) -> "pd.Series[bool]":
-    """Whether |cos| is below .1 within both of two correlated pairs, for each network."""
+    """Whether |cos| is below 0.1 within both of two correlated pairs, for each network."""
     weight = _weights(table, part, density)
     cosine = np.abs(np.cos(np.radians(plane.within(weight))))
     return pd.Series(((cosine < 0.1) & _learned_pairs(weight)).all(axis=1))
 
 
 def merged(table: pd.DataFrame, part: str, density: float) -> "pd.Series[bool]":
-    """Whether cos is above .9 within each correlated pair, and both features are learned."""
+    """Whether cos is above 0.9 within each correlated pair, and both features are learned."""
     return pd.Series(_merged(_weights(table, part, density)).ravel())
 
 
@@ -129,7 +129,7 @@ def side_by_side(table: pd.DataFrame, part: str, density: float) -> "pd.Series[b
 
 
 def best(table: pd.DataFrame, part: str, density: float, group: int) -> "pd.Series[bool]":
-    """Whether the network of the lowest population loss is as published, for each group of seeds.
+    """Whether the network with the lowest population loss is as published, for each group of seeds.
 
     Args:
         table: the instances
@@ -145,18 +145,18 @@ def best(table: pd.DataFrame, part: str, density: float, group: int) -> "pd.Seri
 
 
 def near_orthogonal_sets(table: pd.DataFrame, part: str, density: float) -> "pd.Series[bool]":
-    """Whether the cosines inside the sets are at most the sine of 6 degrees, rms of each network."""
+    """Whether each network's root mean square cosine within the sets is at most the sine of 6 degrees."""
     cosine = table["cosine_in_sets"].to_numpy()[plane.at(table, part, density)]
     return pd.Series(cosine <= np.sin(np.radians(plane.OFF)))
 
 
 def in_sets(table: pd.DataFrame, part: str, density: float) -> float:
-    """That root mean square, mean of the networks."""
+    """The mean over networks of that root mean square."""
     return float(table["cosine_in_sets"].to_numpy()[plane.at(table, part, density)].mean())
 
 
 def between_sets(table: pd.DataFrame, part: str, density: float) -> float:
-    """Of the squared entries of W^T W off its diagonal the share between the sets, mean of the networks."""
+    """The share between the sets of the squared off-diagonal entries of W^T W, mean over networks."""
     return float(table["share_between_sets"].to_numpy()[plane.at(table, part, density)].mean())
 
 
@@ -231,25 +231,25 @@ def _blocks(table: pd.DataFrame) -> Figure:
 
 
 def _densities(table: pd.DataFrame, judged: Mapping[str, float]) -> Figure:
-    """What the networks are at each density, with the smaller start dashed."""
+    """The outcomes at each density, with those of the smaller start dashed."""
     figure = Figure(figsize=(9, 3.6))
     four, six, twenty = figure.subplots(1, 3)
-    _line(four, table, "correlated_4", BLUE, "correlated: right angle in each pair", pairs)
+    _line(four, table, "correlated_4", BLUE, "correlated: right angle within each pair", pairs)
     _line(four, table, "correlated_4", ORANGE, "correlated: merged (share of pairs)", merged)
     _line(four, table, "anticorrelated_4", RED, "anticorrelated: each pair antipodal", square)
     _line(six, table, "correlated_6", BLUE, "correlated: hexagon, pairs side by side", hexagon)
-    _line(six, table, "independent_6", GREY, "independent: hexagon of any order", hexagon)
-    _line(twenty, table, "correlated_20", BLUE, "interference between the sets, share", between_sets)
-    _line(twenty, table, "correlated_20", RED, "cosine inside a set, rms", in_sets)
+    _line(six, table, "independent_6", GREY, "independent: hexagon in any order", hexagon)
+    _line(twenty, table, "correlated_20", BLUE, "share of interference between the sets", between_sets)
+    _line(twenty, table, "correlated_20", RED, "rms cosine within a set", in_sets)
     twenty.axhline(200 / 380, color=BLUE, linewidth=0.8, linestyle=":", label="share by chance")
-    twenty.axhline(np.sin(np.radians(plane.OFF)), color=RED, linewidth=0.8, linestyle=":", label="6° off")
+    twenty.axhline(np.sin(np.radians(plane.OFF)), color=RED, linewidth=0.8, linestyle=":", label="sine of 6°")
     titles = {
         "correlated_4": "Two pairs in two dimensions", "correlated_6": "Six features in two dimensions",
-        "correlated_20": "Two sets of ten in ten",
+        "correlated_20": "Two sets of ten in ten dimensions",
     }  # fmt: skip
     for axes, (part, title) in zip((four, six, twenty), titles.items(), strict=True):
-        axes.axvline(judged[part], color=INK, linewidth=0.8, label="judged")
-        axes.plot([], [], "o--", color=GREY, markerfacecolor="none", label="the smaller start")
+        axes.axvline(judged[part], color=INK, linewidth=0.8, label="judged density")
+        axes.plot([], [], "o--", color=GREY, markerfacecolor="none", label="smaller start")
         axes.set(
             title=title, xlabel="Probability that a set is on, p", xscale="log", xlim=(0.008, 1.2),
             ylim=(-0.04, 1.04),
@@ -288,7 +288,7 @@ def _interval(
     density: float,
     estimate: Callable[[pd.DataFrame, str, float], "pd.Series[bool] | float"],
 ) -> tuple[float, float, float]:
-    """An estimate with its 95 % interval, of no length for a single seed."""
+    """An estimate with its 95 % interval, of length 0 for a single seed."""
     seeds = table["seed"].unique()
     result = estimate(table, part, density)
     value, samples = float(np.mean(result)), []

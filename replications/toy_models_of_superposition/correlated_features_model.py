@@ -17,7 +17,7 @@ from replications.toy_models_of_superposition import plane
 from replications.toy_models_of_superposition.model import ToyModel
 
 LARGEST = 6
-"""Networks of more features get no population loss: the sum over which of them are on is too long."""
+"""Networks with more features get no population loss: the sum over the sets that are on is too long."""
 
 
 class RelatedSets(Features):
@@ -32,7 +32,7 @@ class RelatedSets(Features):
         set_size: features of a set
         density: the probability that a set is on
         anticorrelated: exactly one feature of a set that is on, in place of all
-        related: whether the features of a set know of each other
+        related: whether the features of a set depend on each other
         batch_size: inputs in a batch
     """
 
@@ -79,8 +79,8 @@ class PairedModel(ToyModel):
         n_hidden: hidden dimensions, m in the paper
         batched: the start is that of so many networks in one tensor, the smaller the more there are, as the
             authors' notebook applies Xavier's rule to all three axes; 0: the rule for each network
-        shuffled: a control: the trained weights under other features' names, so that no two features of a
-            pair are called a pair
+        shuffled: a control: the trained weights under the names of other features, so that no real pair is
+            called a pair
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class PairedModel(ToyModel):
 def overlaps(
     weight: Float[Tensor, "instances hidden features"], set_size: int
 ) -> dict[str, Float[Tensor, "instances"]]:
-    """What each network's W^T W is like.
+    """Measures of each network's W^T W.
 
     `diagonal` is the mean of its diagonal, `cosine_in_sets` the root mean square of the cosines between
     features of a set, `share_between_sets` that of the squared entries off its diagonal between the sets.

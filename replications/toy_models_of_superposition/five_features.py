@@ -2,8 +2,8 @@
 
 The table has one row per trained network, in a part for each panel of the figure (`s0`, `s0.8`, `s0.9`), and
 for two panels with other importances (`s0.9_steep`, `s0.8_equal`). As the paper advises, networks are fitted
-several times and the one with the lowest loss is taken: of every ten seeds one. Estimates are over these
-networks, unless said otherwise.
+several times and the one with the lowest loss is taken: one of every ten seeds. Unless stated otherwise,
+estimates are over these networks.
 Source: arXiv 2209.10652, the first figure.
 """
 
@@ -53,7 +53,7 @@ Outcome = Shape | Literal["other features"] | None
 """What a network shows: one of the three shapes, one of them with the wrong features, or something else."""
 
 TEN = 10
-"""Networks that one is taken of: the paper's number for its phase diagrams; for this figure not stated."""
+"""The number of networks of which the best is taken, from the phase diagrams; not stated for this figure."""
 
 PUBLISHED_SHAPE: dict[Panel, Shape] = {"s0": "orthogonal", "s0.8": "digons", "s0.9": "pentagon"}
 
@@ -94,7 +94,7 @@ class Networks(NamedTuple):
 
 
 def select(table: pd.DataFrame, panel: Panel, best_of: int = TEN) -> Networks:
-    """Of every `best_of` seeds the network with the lowest loss, of one panel.
+    """The networks of one panel with the lowest loss among every `best_of` seeds.
 
     Raises:
         ValueError: if there is none, or one has diverged; here and in all functions of the table.
@@ -129,9 +129,9 @@ def angle_within(table: pd.DataFrame, panel: Panel, low: float, high: float) -> 
 
 
 def angle_difference(table: pd.DataFrame, panel: Panel) -> float:
-    """The largest difference, in degrees, of an angle from that of the exact optimum: a mean over networks.
+    """The largest deviation, in degrees, of an angle from the exact optimum: a mean over networks.
 
-    Of networks that show the published shape, against the optimum with the same order of the features.
+    Over networks that show the published shape, against the optimum with the same order of the features.
 
     Raises:
         ValueError: if no network shows it.
@@ -157,7 +157,7 @@ def mean_bias(table: pd.DataFrame, panel: Panel, of: list[int]) -> float:
 
 
 def length_ratio(table: pd.DataFrame) -> float:
-    """The mean norm of the five features at S = .9, in units of that of the first two at S = 0."""
+    """The mean norm of the five features at S = 0.9, relative to that of the first two at S = 0."""
     return mean_norm(table, "s0.9", [0, 1, 2, 3, 4]) / mean_norm(table, "s0", [0, 1])
 
 
@@ -199,15 +199,15 @@ def _loss(weight: bytes, bias: bytes, density: float, decay: float) -> float:
 # --- figure
 
 _COLOURS: dict[Outcome, tuple[str | tuple[float, float, float], str]] = {
-    "orthogonal": (INK, "the two most important features, orthogonal"),
-    "digons": (BLUE, "the four most important as two antipodal pairs"),
-    "pentagon": (ORANGE, "pentagon"),
-    "other features": (RED, "these shapes, of other features"),
+    "orthogonal": (INK, "the two most important features are orthogonal"),
+    "digons": (BLUE, "the four most important are two antipodal pairs"),
+    "pentagon": (ORANGE, "all five form a pentagon"),
+    "other features": (RED, "one of these shapes with other features"),
     None: ("0.8", "none of these shapes"),
 }
 _OTHER_IMPORTANCE: dict[Panel, tuple[Panel, str]] = {
     "s0.8": ("s0.8_equal", "equal"),
-    "s0.9": ("s0.9_steep", ".7ⁱ"),
+    "s0.9": ("s0.9_steep", "0.7ⁱ"),
 }
 
 
@@ -239,7 +239,7 @@ def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
 
 
 def published_lengths(claims: Claims) -> tuple[float, float]:
-    """The smallest and the largest of the five published lengths at S = .9, relative to that at S = 0."""
+    """The smallest and the largest of the five published lengths at S = 0.9, relative to that at S = 0."""
     ratio = claims.published("length_ratio")
     assert ratio.sd is not None
     half = RANGE_OF_FIVE * ratio.sd / 2
@@ -247,7 +247,7 @@ def published_lengths(claims: Claims) -> tuple[float, float]:
 
 
 def _colour(feature: int) -> tuple[float, float, float, float]:
-    """From dark to light in the order of importance."""
+    """The colour of a feature, from dark to light in the order of importance."""
     red, green, blue, alpha = matplotlib.colormaps["viridis"](feature / (N_FEATURES - 0.6))
     return red, green, blue, alpha
 
@@ -292,14 +292,14 @@ def _draw_angles(
         bottom, top = lengths if PUBLISHED_SHAPE[panel] == "pentagon" else (0.9, 1.3)
         axes.add_patch(Rectangle((low, bottom), high - low, top - bottom, fill=False, edgecolor=INK))
     middle = 72 if PUBLISHED_SHAPE[panel] == "pentagon" else 90
-    axes.set(xlim=(middle - 5, middle + 5), ylim=(0.97, 1.21), xlabel="Angle to the next, degrees")
+    axes.set(xlim=(middle - 5, middle + 5), ylim=(0.97, 1.21), xlabel="Angle to the next feature (°)")
     axes.set_xticks(range(middle - 4, middle + 5, 2))
 
 
 def _draw_outcomes(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
     """Shares of the outcomes, of all networks and of the best of every ten, for each importance."""
     labels: list[str] = []
-    for name, importance in ((panel, ".9ⁱ"), _OTHER_IMPORTANCE.get(panel, (None, ""))):
+    for name, importance in ((panel, "0.9ⁱ"), _OTHER_IMPORTANCE.get(panel, (None, ""))):
         if name is None or name not in set(table["part"]):
             continue
         for best_of, who in ((1, "all"), (TEN, "best")):

@@ -26,16 +26,16 @@ SIZES: dict[Shape, int] = {"orthogonal": 2, "digons": 4, "pentagon": 5}
 
 EMBEDDED_NORM = 0.5
 TOLERANCE = 9.0
-"""How far angles may be from those of a shape, in degrees: half the way from a square's to a pentagon's."""
+"""How far angles may be from those of a shape, in degrees: halfway from a square's to a pentagon's."""
 
 SEARCH_NODES, EXACT_NODES = 6, 12
-"""Nodes per input: losses are right to 1e-3 and to 3e-5, relative."""
+"""Nodes per input, for relative errors of the loss of 1e-3 and of 3e-5."""
 
 
 class Ring(NamedTuple):
     """The embedded features around the plane, from the first one on, and the angles between neighbours.
 
-    Turned over where necessary, so that the second feature has a lower number than the last; of two features
+    Reflected where necessary, so that the second feature has a lower number than the last; of two features
     the smaller angle comes first.
     """
 
@@ -66,7 +66,7 @@ def ring(weight: Float64[Array, "2 features"]) -> Ring:
 
 
 def shape_of(found: Ring) -> Shape | None:
-    """The shape that the embedded features form, whichever they are; None for any other."""
+    """The shape that the embedded features form, whichever features they are; None for any other shape."""
     name = next((name for name, size in SIZES.items() if size == len(found.order)), None)
     if name is None:
         return None
@@ -170,7 +170,7 @@ def optimum_from(
 
 
 def orders(name: Shape) -> list[Order]:
-    """All orders of the most important features around a shape, up to turning it round or over."""
+    """All orders of the most important features around a shape, up to rotation and reflection."""
     rest = itertools.permutations(range(1, SIZES[name]))
     return [(0, *order) for order in rest if order[0] <= order[-1]]
 
@@ -197,9 +197,9 @@ def optimal_loss(density: float, decay: float, shape: Shape) -> float:
 
 
 def advantage(density: float, decay: float, shape: Shape) -> float:
-    """By how much the lowest loss of any other optimum is above the lowest of this shape, relative to it.
+    """The relative excess of the lowest loss of any other optimum over the lowest of this shape.
 
-    Of the optima that are reached from the three shapes, in all orders of the most important features.
+    Over the optima that are reached from the three shapes, in all orders of the most important features.
 
     Raises:
         ValueError: if this shape is nowhere stable, or no other.

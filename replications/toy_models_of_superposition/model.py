@@ -18,7 +18,7 @@ from common.metrics import feature_dimensionality, feature_norm, superposition
 Importance = Annotated[float, Field(gt=0)]
 
 WRITTEN_OUT = 32
-"""Up to so many weights the products are written out as sums; the compiler takes minutes for many more."""
+"""Products of up to this many weights are written out as sums; for many more, the compiler takes minutes."""
 
 
 class ToyModel(Ensemble):
@@ -81,7 +81,7 @@ class LinearModel(ToyModel):
 class DecayingImportance(ToyModel):
     """The toy model with importance decay^i for feature i, counted from 0.
 
-    Source: Elhage et al. 2022, "Experiment setup"; the decay of each figure stands in the authors' notebook.
+    Source: Elhage et al. 2022, "Experiment setup"; the decay of each figure is in the authors' notebook.
 
     Args:
         decay: the importance of a feature relative to the one before it
@@ -108,8 +108,8 @@ class DecayingImportance(ToyModel):
 class BatchedStart(ToyModel):
     """The toy model with the authors' start, for investigations: smaller, the more networks share a tensor.
 
-    Their notebook applies Xavier's rule to one tensor (networks, features, hidden), which takes the number of
-    networks for a fan; how many there were for the phase diagrams is not stated.
+    Their notebook applies Xavier's rule to one tensor (networks, features, hidden), which treats the number
+    of networks as a fan; the number used for the phase diagrams is not stated.
 
     Args:
         batched: networks in the tensor
@@ -133,7 +133,7 @@ class BatchedStart(ToyModel):
 
 
 class DenseFeatures(Independent):
-    """A control: features that are never zero, whatever density the sweep says."""
+    """A control: features that are never zero, whatever the density in the sweep."""
 
     def __init__(self, n_features: int, density: Varying[Density], batch_size: int = 1024) -> None:
         super().__init__(n_features, 1.0, batch_size)
@@ -161,8 +161,8 @@ def _extra_importance(factors: Factors, x: Inputs) -> list[Float[Tensor, "instan
 
 def _recovered(weight: Float[Tensor, "instances hidden features"], x: Inputs) -> Inputs:
     """W^T W x."""
-    # The sums over the few features and hidden units are written out for the compiler, which makes one loop
-    # of all. Without it each term is a loop of its own, slower than products of even such small matrices.
+    # The sums over the few features and hidden units are written out for the compiler, which makes a single
+    # loop. Otherwise each term is a loop of its own, slower than products of even such small matrices.
     if weight[0].numel() > WRITTEN_OUT or not torch.compiler.is_compiling():
         inputs = torch.stack(list(x), dim=1)
         return (weight.mT @ (weight @ inputs)).unbind(dim=1)

@@ -64,9 +64,9 @@ OPTIMAL_LOSS = 1.02
 def phase(norm: ArrayLike, superposition: ArrayLike) -> NDArray[np.intp]:
     """The `Phase` of a feature: not learned, in superposition, or dedicated.
 
-    Not learned below a norm of 1/2, else in superposition above a superposition of 1/4. A choice, as the
-    paper has a continuous colour map. An interference amplitude of 1/2 is the mirror image of a norm of 1/2
-    under r -> 1/r, so its square is the bound on the superposition.
+    Not learned below a norm of 1/2, else in superposition above a superposition of 1/4. This is our choice;
+    the paper has a continuous colour map. An interference amplitude of 1/2 is the mirror image of a norm of
+    1/2 under r -> 1/r, so its square is the bound on the superposition.
     """
     learned = np.where(np.asarray(superposition) > LARGE_AMPLITUDE**2, Phase.SUPERPOSITION, Phase.DEDICATED)
     return np.where(np.asarray(norm) < LEARNED_NORM, Phase.NOT_LEARNED, learned)
@@ -97,9 +97,9 @@ def boundary(table: pd.DataFrame, r: float, selection: Selection = "published") 
     """The density, in part `cuts`, below which both of two features are represented.
 
     From dense to sparse, where for r < 1 the norm of the extra feature, and for r > 1 its interference
-    amplitude, first rises through 1/2; linear in log p between neighbouring densities. A choice: the paper
-    draws no boundary. Where only some networks have changed phase the two differ, as the amplitude is the
-    root of a mean square: with pairs of .74 it is crossed once 46 % of them have, the norm at 68 %.
+    amplitude, first rises through 1/2; linear in log p between neighbouring densities. This is our choice:
+    the paper draws no boundary. Where only some networks have changed phase the two differ, as the amplitude
+    is the root of a mean square: with pairs of 0.74 it is crossed once 46 % of them have, the norm at 68 %.
 
     Raises:
         ValueError: for r = 1, if the value is 1/2 already at the highest density, or if it is never reached;
@@ -154,8 +154,9 @@ def boundary_log_ratio(
 def largest_step(table: pd.DataFrame, r: float, selection: Selection = "best") -> float:
     """The largest change of the weights between neighbouring densities of a cut: a jump, or a slope.
 
-    Of the length ratio, the norm of the shorter feature over that of the longer, in part `cuts`. It is the
-    same under r -> 1/r, and at r = 1 whichever feature is the longer. The exact optimum's is `optimum_step`.
+    Change of the length ratio, the norm of the shorter feature over that of the longer, in part `cuts`. It
+    is the same under r -> 1/r, and at r = 1 whichever feature is the longer. The exact optimum's is
+    `optimum_step`.
 
     Raises:
         ValueError: as `cells`, or if the cut has fewer than two densities.
@@ -203,7 +204,7 @@ def confused_product(table: pd.DataFrame, density: float) -> float:
 
 
 def confused_loss(table: pd.DataFrame, density: float) -> float:
-    """The population loss, by quadrature, of the networks of `confused_product`: a mean of theirs.
+    """The mean population loss, by quadrature, of the networks of `confused_product`.
 
     Raises:
         ValueError: if the part has no networks of that density.
@@ -218,9 +219,9 @@ def _without_bias(table: pd.DataFrame, density: float) -> Array:
 
 
 def _at_optimum(table: pd.DataFrame, part: str, r: float, density: float) -> pd.DataFrame:
-    """The networks of a cell that found the optimum: whose loss is within 2 % of the lowest.
+    """The networks of a cell that found the optimum: those with a loss within 2 % of the lowest.
 
-    A mean over all would count networks stuck in another phase, which without bias, at p = .6, have 5 % more
+    A mean over all would count networks stuck in another phase, which without bias, at p = 0.6, have 5 % more
     loss; a single best network or a median would not be smooth in the seeds, as the jackknife needs.
     """
     found = table[table["part"] == part]

@@ -1,4 +1,4 @@
-"""The cells of the sparsity phase diagrams: which trained networks stand for an importance and a density.
+"""The cells of the sparsity phase diagrams: which trained networks represent an importance and a density.
 
 The table has one row per trained network, in the parts `two_features` and `three_features` (the diagrams),
 `cuts` (two features, fine in density at a few importances) and `no_bias`. A cell is all networks, one per
@@ -24,7 +24,7 @@ Selection = Literal["published", "best"]
 
 
 class Cells(NamedTuple):
-    """What was selected in each cell: arrays (cells,), ordered by r, then p.
+    """The selected values of each cell: arrays (cells,), ordered by r, then p.
 
     `norm` and `superposition` are of the extra feature; `length_ratio` is the norm of the shortest feature
     over that of the longest.

@@ -29,9 +29,12 @@ from replications.toy_models_of_superposition.phase_diagram_theory import (
 )
 
 PUBLISHED_AT_ONE = 0.70
-"""Density of the published boundary at r = 1, read off the figure to +-.01; no claim is about it."""
+"""Density of the published boundary at r = 1, read off the figure to ±0.01; no claim uses it."""
 
-_SELECTIONS: dict[Selection, str] = {"published": "mean without the worst network", "best": "best network"}
+_SELECTIONS: dict[Selection, str] = {
+    "published": "mean without the worst network",
+    "best": "network with the lowest loss",
+}
 _IDEAL = {Phase.NOT_LEARNED: (0, 0), Phase.SUPERPOSITION: (1, 1), Phase.DEDICATED: (1, 0)}
 _THEORY: dict[str, Any] = {"color": INK, "linewidth": 0.9}
 _EXACT: dict[str, Any] = {**_THEORY, "linestyle": (0, (4, 2))}
@@ -81,7 +84,7 @@ def _diagrams(table: pd.DataFrame, part: str, n: int, published: dict[float, flo
     phases = best_phase(n, *np.meshgrid(r, p))
     norm, superposition = np.moveaxis(np.array([_IDEAL[phase] for phase in Phase])[phases], -1, 0)
     panels[-1].pcolormesh(_edges(r), _edges(p), colour(norm, superposition), rasterized=True)
-    panels[-1].set_title("Theory: the configuration of lowest loss")
+    panels[-1].set_title("Theory: configuration with the lowest loss")
     for axes in panels:
         _draw_theory(axes, n)
         axes.label_outer()

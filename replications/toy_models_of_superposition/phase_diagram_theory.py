@@ -32,7 +32,7 @@ TRIPLE_POINT = (1.0, 4 / 7)
 
 
 class Phase(IntEnum):
-    """What became of the extra feature."""
+    """The outcome for the extra feature."""
 
     NOT_LEARNED = 0
     SUPERPOSITION = 1
@@ -129,7 +129,7 @@ def relative_gap(n_features: int, r: ArrayLike, p: ArrayLike) -> Array:
 
 
 def theory_boundary(r: ArrayLike, n_features: int) -> Array:
-    """The density below which the best configuration has an antipodal pair, of whichever features.
+    """The density below which the best configuration has an antipodal pair, of any two features.
 
     With three features and r > 1 that is the pair of the others. The further boundary is r = 1: for two
     features at densities above 4/7, for three at all.
@@ -191,8 +191,8 @@ def _flat(values: Array, shape: tuple[int, ...], own_axes: int) -> Tensor:
 def _nodes(active: tuple[bool, ...]) -> Float64[Tensor, "features 1 nodes"]:
     """A grid over the active features, of midpoints of cells.
 
-    They are stretched about 1/2 by so little that their variance too is that of the uniform distribution: of
-    a parabola the plain midpoints give a mean that is wrong by 1/12 of a cell squared. The axes differ by a
+    They are stretched slightly about 1/2, so that their variance too is that of the uniform distribution:
+    with plain midpoints the mean of a parabola is wrong by 1/12 of a cell squared. The axes differ by a
     node, so that the kinks of the ReLU, often on the diagonal, do not always run through the nodes.
     """
     first = _NODES[sum(active)]
@@ -226,7 +226,7 @@ def closed_form_error(configuration: str) -> float:
 
 
 def boundary_error(n_features: int) -> float:
-    """The largest relative difference between the boundaries and where the quadrature losses cross.
+    """The largest relative difference between the boundaries and the crossings of the losses by quadrature.
 
     `theory_boundary` at some r on both sides of 1, and the boundary r = 1 at a density above 4/7 and, for
     three features, one below.

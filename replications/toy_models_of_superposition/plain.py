@@ -1,4 +1,4 @@
-"""The plain way to train toy models, a baseline for speed: draws per network, and no compiling."""
+"""The straightforward way to train toy models, a baseline for speed: draws per network, and no compiling."""
 
 import pandas as pd
 import torch
@@ -7,7 +7,7 @@ import torch
 def train(rows: pd.DataFrame, steps: int) -> None:
     """Train the networks in `rows`, of one shape, for `steps`, with the operations of the authors' notebook.
 
-    Each network has its own draws of values and of masks; products by einsum; AdamW as it comes.
+    Each network has its own draws of values and of masks; products by einsum; AdamW with its defaults.
     Source: the notebook of Elhage et al. 2022.
     """
     n_networks, n_features, n_hidden = (

@@ -1,7 +1,7 @@
 """The geometry of trained features that come in pairs, in two hidden dimensions, and how to draw it.
 
-Features 0 and 1 are a pair, 2 and 3, and so on. Angles are in degrees. A feature counts as learned from half
-the length 1/sqrt(2) that it has in a pair merged into its principal component.
+Features 0 and 1 are a pair, 2 and 3, and so on. Angles are in degrees. A feature counts as learned if its
+length is at least half of 1/sqrt(2), the length in a pair merged into its principal component.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ Flags = NDArray[np.bool_]
 LEARNED = 0.5 / np.sqrt(2)
 
 OFF = 6.0
-"""By how much the angles of the published squares are off, at most, as read off the figure."""
+"""The largest error of the angles of the published squares, as read off the figure."""
 
 COLLAPSED = 30.0
 """Below this angle a pair has collapsed: it is nearer to 0 than to the 60 of a hexagon."""
@@ -30,7 +30,7 @@ COLOURS = (BLUE, RED, ORANGE)
 
 
 def at(table: pd.DataFrame, part: str, density: float) -> Bool[Flags, "rows"]:
-    """Which rows are the networks of a part at a density.
+    """The rows of the networks of a part at a density.
 
     Raises:
         ValueError: if there are none.
@@ -81,7 +81,7 @@ def collapsed(
 
 
 def square(weight: Float[Array, "instances 2 4"], degrees: float = OFF) -> Int[NDArray[np.intp], "instances"]:
-    """Which of `PAIRINGS` four features are antipodal in, the two pairs orthogonal; else -1.
+    """The index in `PAIRINGS` of four features that are two orthogonal antipodal pairs; else -1.
 
     Args:
         weight: of each network
@@ -123,7 +123,7 @@ def side_by_side(weight: Float[Array, "instances 2 features"]) -> Bool[Flags, "i
 
 
 def common_frame(weight: Float[Array, "2 features"]) -> Float[Array, "2 features"]:
-    """One network's weights, turned and flipped: feature 0 up, feature 1 to the left of it."""
+    """One network's weights, rotated and reflected: feature 0 up, feature 1 to the left of it."""
     turned = np.degrees(np.arctan2(weight[1], weight[0]))
     turned = (turned - turned[0] + 180) % 360 - 180
     if turned[1] < 0:

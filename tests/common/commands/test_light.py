@@ -42,7 +42,7 @@ MISTAKES: dict[str, list[str]] = {
     "trainer.max_step: unknown key": ["status", TOY, "--set", "trainer.max_step=1"],
     "trainer.max_steps: input should be greater than 0": ["run", TOY, "--set", "trainer.max_steps=0"],
     "asks for 10,000,000 networks; expected at most 1,000,000": ["run", TOY, "--seeds", "2000000"],
-    "expected at least one seed and no seed twice": ["run", TOY, "--seeds", "1,1"],
+    "expected at least one seed, and no seed twice": ["run", TOY, "--seeds", "1,1"],
     "--devices 0: expected at least 1": ["bench", TOY, "--devices", "0"],
     "no such file": ["report", "replications/nobody/nothing.yaml"],
     "a: cannot be read: ": ["compare", "a", "b"],
