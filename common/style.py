@@ -68,10 +68,5 @@ def themed() -> Iterator[None]:
 def number(axis: Axis, places: Sequence[float]) -> None:
     """Label an axis with exactly these numbers, also where it would show powers of ten."""
     axis.set_major_locator(FixedLocator(places))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def short(value: float) -> str:
-    """A number as on an axis, without the zero before the decimal point."""
-    return f"{value:g}".removeprefix("0") or "0"

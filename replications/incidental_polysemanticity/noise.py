@@ -28,7 +28,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from common.style import GREY, INK, ORDERED, PUBLISHED_MARK, number, short
+from common.style import GREY, INK, ORDERED, PUBLISHED_MARK, number
 from common.verdicts.claims import Claims
 from replications.incidental_polysemanticity.noise_model import STEPS
 
@@ -153,7 +153,7 @@ def figures(table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
         axes.label_outer()
     number(panels[0].yaxis, (0.1, 0.2, 0.4, 0.8))
     handles = [
-        *(Line2D([], [], color=ink, label=rf"$\sigma$ = {short(sigma)}") for sigma, ink in COLOURS.items()),
+        *(Line2D([], [], color=ink, label=rf"$\sigma$ = {sigma:g}") for sigma, ink in COLOURS.items()),
         Patch(facecolor=GREY, alpha=0.3, label="middle 80 % of networks"),
         Line2D([], [], color=INK, marker="o", markerfacecolor="white", linestyle="none", label="published"),
         Patch(**_HATCHED, label="published range"),

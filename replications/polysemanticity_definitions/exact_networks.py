@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from common.statistics import Interval, fraction_interval
-from common.style import INK, ORDERED, short
+from common.style import INK, ORDERED
 from common.verdicts.claims import Claims
 from replications.polysemanticity_definitions.exact_networks_model import INPUTS_READ, RESPONDS
 
@@ -238,13 +238,13 @@ def share_interval(rows: pd.DataFrame) -> tuple[float, Interval]:
 
 def _label(part: str, width: int) -> str:
     optimizer, decay = CONDITIONS[part]
-    name = f"{optimizer}\n{short(decay)}" if decay else f"{optimizer}\n"
+    name = f"{optimizer}\n{decay:g}" if decay else f"{optimizer}\n"
     return name if width == 1 else f"{name}\n{width}-fold"
 
 
 def _legend(figure: Figure, table: pd.DataFrame) -> None:
     handles = [
-        Line2D([], [], marker="o", linestyle="none", color=colour, label=f"density {short(density)}")
+        Line2D([], [], marker="o", linestyle="none", color=colour, label=f"density {density:g}")
         for density, colour in _colours(table).items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)

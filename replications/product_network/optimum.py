@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from common.style import BLUE, GREY, INK, ORANGE, RED, number, short
+from common.style import BLUE, GREY, INK, ORANGE, RED, number
 from common.verdicts.claims import Claims
 from replications.product_network import theory
 from replications.product_network.neurons import Neurons, piecewise_square
@@ -227,7 +227,7 @@ def _losses(table: pd.DataFrame, claims: Claims) -> Figure:
         (theory.homogeneous_bound(), "bound without biases", ":"),
         (theory.diagonal_loss(), "diagonals without biases", "--"),
     ):
-        label = f"{name}, {short(round(value, 4))}"
+        label = f"{name}, {round(value, 4):g}"
         axes.axvline(value, color=INK, linewidth=0.9, linestyle=line, label=label)
     for cluster, (low, high) in CLUSTERS.items():
         axes.axvline(low, color=GREY, linewidth=0.6, alpha=0.6)

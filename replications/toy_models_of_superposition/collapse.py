@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from common.style import BLUE, GREY, ORANGE, RED, number, short
+from common.style import BLUE, GREY, ORANGE, RED, number
 from common.verdicts.claims import Claims
 from replications.toy_models_of_superposition import plane
 from replications.toy_models_of_superposition.plane import Array
@@ -228,6 +228,6 @@ def _best_networks(table: pd.DataFrame) -> Figure:
         for row, axes in enumerate(column):
             axes.set_axis_off()
             if row < len(found.weight):
-                title = f"p = {short(shown[name])}, published:\n{titles[name]}" if row == 0 else ""
+                title = f"p = {shown[name]:g}, published:\n{titles[name]}" if row == 0 else ""
                 plane.draw(axes, found.weight[row], title)
     return figure

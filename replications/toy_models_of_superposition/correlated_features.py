@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from common.statistics import fraction_interval, jackknife
-from common.style import BLUE, GREY, INK, ORANGE, RED, number, short
+from common.style import BLUE, GREY, INK, ORANGE, RED, number
 from common.verdicts.claims import Claims
 from replications.toy_models_of_superposition import plane
 from replications.toy_models_of_superposition.plane import Array, Flags
@@ -200,7 +200,7 @@ def _networks(table: pd.DataFrame, judged: Mapping[str, float]) -> Figure:
         axes.set_axis_off()
     for row, part in zip(grid, parts, strict=True):
         density = judged[part]
-        row[0].text(0, 0.5, f"{TITLES[part]}\np = {short(density)}", va="center")
+        row[0].text(0, 0.5, f"{TITLES[part]}\np = {density:g}", va="center")
         for axes, seed in zip(row[1:], seeds, strict=False):
             plane.draw(axes, _weights(table, part, density, seed)[0], paired=part != "independent_6")
     return figure
@@ -224,7 +224,7 @@ def _blocks(table: pd.DataFrame) -> Figure:
             )  # fmt: skip
             axes.axhline(10, color=INK, linewidth=0.5)
             axes.axvline(10, color=INK, linewidth=0.5)
-        row[0].set_ylabel(f"p = {short(density)}")
+        row[0].set_ylabel(f"p = {density:g}")
     label = "WᵀW, two sets of ten features"
     figure.colorbar(grid[0, 0].collections[0], ax=grid, fraction=0.02, pad=0.01, label=label)
     return figure

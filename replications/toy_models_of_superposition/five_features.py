@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle, Wedge
 
-from common.style import BLUE, GREY, INK, ORANGE, RED, number, short
+from common.style import BLUE, GREY, INK, ORANGE, RED, number
 from common.verdicts.claims import Claims
 from replications.toy_models_of_superposition.five_features_theory import (
     N_FEATURES,
@@ -271,7 +271,7 @@ def _draw_best(axes: Axes, table: pd.DataFrame, panel: Panel, lengths: tuple[flo
     axes.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal")
     axes.set_axis_off()
     sparsity = round(1 - networks.density, 3)
-    axes.set_title(f"S = {short(sparsity)}")
+    axes.set_title(f"S = {sparsity:g}")
 
 
 def _draw_angles(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
-from common.style import BLUE, GREY, INK, RED, number, short
+from common.style import BLUE, GREY, INK, RED, number
 from common.verdicts.claims import Claims
 from replications.toy_models_of_superposition.phase_diagram_cells import (
     Array,
@@ -144,7 +144,7 @@ def _cuts(table: pd.DataFrame, published: dict[float, float]) -> Figure:
                 axes.axvline(exact_boundary(r), **_EXACT)
             if r in published:
                 axes.plot(published[r], 1.27, **_MARK)
-        pair[0].set_title(f"r = {short(r)}")
+        pair[0].set_title(f"r = {r:g}")
     grid[0, 0].set(xscale="log", xlim=(1, 0.1), ylim=(0, 1.4), ylabel="Norm")
     grid[1, 0].set_ylabel("Interference\namplitude")
     number(grid[0, 0].xaxis, (0.1, 1))

@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from common.errors import InputError
-from common.style import number, short, themed
+from common.style import number, themed
 from common.verdicts.claims import Claims
 from common.verdicts.evaluate import draw
 
@@ -71,10 +71,11 @@ def test_nothing_is_changed_outside() -> None:
         assert np.random.random() == number_without
 
 
-@pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.25, ".25"), (1, "1"), (10, "10"), (1e-4, ".0001")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (0.25, "0.25"), (1, "1"), (10, "10"), (1e-4, "0.0001")]
+)
 def test_numbers_at_an_axis(value: float, text: str) -> None:
     axes = Figure().add_subplot(xscale="symlog", xlim=(0, 100))
     number(axes.xaxis, [value])
-    assert short(value) == text
     assert [tick.get_text() for tick in axes.get_xticklabels()] == [text]
     assert not any(tick.get_text() for tick in axes.get_xticklabels(minor=True))
