@@ -84,7 +84,7 @@ def _diagrams(table: pd.DataFrame, part: str, n: int, published: dict[float, flo
     phases = best_phase(n, *np.meshgrid(r, p))
     norm, superposition = np.moveaxis(np.array([_IDEAL[phase] for phase in Phase])[phases], -1, 0)
     panels[-1].pcolormesh(_edges(r), _edges(p), colour(norm, superposition), rasterized=True)
-    panels[-1].set_title("Theory: configuration with the lowest loss")
+    panels[-1].set_title("Theory: lowest loss")
     for axes in panels:
         _draw_theory(axes, n)
         axes.label_outer()
