@@ -591,7 +591,7 @@ CASES = [
     record("verdict: reproduced", "verdict: maybe", ":10: profiles.full.claims.squared_norm.verdict: "),
     record("value: 1.0", "value: one", ":11: profiles.full.claims.squared_norm.value: "),
     record("    samples: ", "    samples: [3] # ", "profiles.full.samples: "),
-    record("high: 1.1", "high: 1.1\n        samples: [1.0, 1.01]", ":14: this record is of an older format"),
+    record("high: 1.1", "high: 1.1\n        samples: [1.0, 1.01]", ":14: this record has an older format"),
     record("      squared_norm:\n", "      other:\n", "no claim 'squared_norm', though "),
     record(
         "decayed: {squared_norm: not reproduced}",

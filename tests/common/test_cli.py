@@ -245,7 +245,7 @@ def test_a_record_is_never_made_in_ci(
 ) -> None:
     monkeypatch.setenv("CI", "true")
     assert replicate(example, "record") == 2
-    assert "never in CI" in capsys.readouterr().err
+    assert "not allowed in CI" in capsys.readouterr().err
 
 
 def test_a_folder_without_replications_is_an_error(

@@ -346,7 +346,7 @@ def test_where_workers_cannot_be_started_it_is_said_and_one_process_judges(
         monkeypatch.setattr(workers, "ProcessPoolExecutor", fails)
     else:
         monkeypatch.setattr(CONTEXT, "SimpleQueue", fails)
-    said = re.escape(f"worker processes cannot be started: {error} (on Linux: is /dev/shm there, ")
+    said = re.escape(f"worker processes cannot be started: {error} (on Linux, does /dev/shm exist, ")
     with pytest.raises(InputError, match=f"^{said}.*; `--devices 1` trains in one process$"):
         train([Run(small(**FEW), tmp_path)], Devices("cpu", 2))
     if where == "pool":
@@ -390,7 +390,7 @@ def test_a_script_that_workers_run_again_is_told_so(example: Path, tmp_path: Pat
 
     done = run(str(script))
     assert done.returncode == (1 if kind == "the notebook's" else 2)
-    assert "put what it does below `if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
+    assert "put its code below `if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
     assert done.stderr.count("Traceback") == (kind == "the notebook's")  # the script's own, of no worker
     assert "memory" not in done.stderr
     if kind == "the command's":

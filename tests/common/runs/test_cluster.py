@@ -205,7 +205,7 @@ def test_without_ray_it_is_said_how_to_install_it(
 
 def test_an_address_needs_a_cluster(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--root", str(example), "run", "--address", "auto"]) == 2
-    assert capsys.readouterr().err == "replicate: --address auto: only with --on ray\n"
+    assert capsys.readouterr().err == "replicate: --address auto: allowed only with --on ray\n"
 
 
 def test_a_worker_with_other_versions_is_refused(small: Any, tmp_path: Path) -> None:

@@ -350,10 +350,10 @@ def test_figure_shows_networks_mean_and_prediction() -> None:
     left, right = figure.axes
     lines = {str(line.get_label()): line for line in left.get_lines()}
     mean = courses(table, "alive", 100_000)[:, 1:].mean(axis=0)
-    shown = next(line for label, line in lines.items() if label.startswith("their mean"))
+    shown = next(line for label, line in lines.items() if label.startswith("mean, with"))
     np.testing.assert_array_equal(np.asarray(shown.get_xdata()), TIMES[1:])
     np.testing.assert_allclose(np.asarray(shown.get_ydata()), mean)
-    prediction = np.asarray(lines["prediction of the paper"].get_ydata())
+    prediction = np.asarray(lines["the paper's prediction"].get_ydata())
     boosted = np.arange(1, len(TIMES)) == 50
     np.testing.assert_allclose(np.where(boosted, 2, 1.5) * prediction, mean)
     published = [(float(x), float(y)) for line in left.get_lines() for x, y in _markers(line)]

@@ -301,7 +301,7 @@ def test_figures_show_all_networks() -> None:
     assert points == len(table)
     assert [axes.get_title(loc="left") for axes in panels] == ["|x|", "pairwise AND"]
     labels = [label.get_text() for label in drawn_figures["exact_networks_shares"].axes[0].get_xticklabels()]
-    assert labels[2] == "AdamW\n.1"
+    assert labels[2] == "AdamW\n0.1"
 
 
 # --- training
