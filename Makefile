@@ -35,8 +35,8 @@ test: $(INSTALLED) ## run the linter, the type checker and the tests
 	.venv/bin/mypy common docs replications tests
 	.venv/bin/pytest -n auto
 
-docs: $(INSTALLED) ## build the documentation in docs/_build; broken references are errors
-	.venv/bin/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build
+docs: $(INSTALLED) ## build the documentation in docs/_build/html; broken references are errors
+	.venv/bin/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 keys: $(INSTALLED) ## write the schemas and the reference for the keys of specs and claims
 	.venv/bin/python -m docs.keys
