@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jaxtyping
@@ -19,6 +20,7 @@ from common import ensemble
 from common.cli import main
 from common.specs.document import nearest, parse_value
 from common.specs.spec import Spec, load_spec
+from common.verdicts.claims import Claims, check_functions, claims_document, read_claims
 
 # as in training: several threads on such small tensors wait for each other, minutes when the machine is busy
 torch.set_num_threads(1)
@@ -149,3 +151,11 @@ def _own_imports() -> Iterator[None]:
     for name in [name for name in sys.modules if name.startswith("replications.")]:
         if not (here / name.split(".")[1]).is_dir():
             del sys.modules[name]
+
+
+def load_claims(path: Path, code: ModuleType) -> Claims:
+    """The claims in the file `path`, checked against the module `code`, which has their estimates."""
+    document = claims_document(path)
+    claims = read_claims(document)
+    check_functions(document, claims, code)
+    return claims

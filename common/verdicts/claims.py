@@ -1,4 +1,4 @@
-"""Published claims, as written in the files in `expected/`: `load_claims(path, code)`."""
+"""Published claims, as written in the files in `expected/`."""
 
 import functools
 import inspect
@@ -298,18 +298,6 @@ def claims_document(path: Path) -> Document:
         InputError: if it is not YAML, or for the first mistake in a grid.
     """
     return expand(Document.load(path), Claim.model_fields)
-
-
-def load_claims(path: Path, code: ModuleType) -> Claims:
-    """The claims in the file `path`, by name; `code` is the module with their estimates.
-
-    Raises:
-        InputError: for the first mistake, with its file, line and key, and what is expected.
-    """
-    document = claims_document(path)
-    claims = read_claims(document)
-    check_functions(document, claims, code)
-    return claims
 
 
 def read_claims(document: Document) -> Claims:

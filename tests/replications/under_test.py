@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from common.runs.shard import fit_shard
 from common.specs.spec import Spec, load_spec
 from common.specs.sweep import shards
-from common.verdicts.claims import Verdict, load_claims
+from common.verdicts.claims import Verdict
 from common.verdicts.evaluate import Outcome, draw, evaluate
-from tests.conftest import ROOT
+from tests.conftest import ROOT, load_claims
 
 
 class UnderTest:

@@ -22,8 +22,9 @@ from scipy import stats
 
 from common.errors import InputError
 from common.statistics import Z, fraction_interval, jackknife, jackknife_error, widen, wilson
-from common.verdicts.claims import Claim, Verdict, load_claims
+from common.verdicts.claims import Claim, Verdict
 from common.verdicts.evaluate import AGREEING, Outcome, evaluate, more_seeds, verdict_of
+from tests.conftest import load_claims
 
 steady = settings(derandomize=True, deadline=None, database=None)
 Samples = NDArray[np.float64]

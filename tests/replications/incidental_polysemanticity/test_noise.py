@@ -20,7 +20,7 @@ from common.runs.shard import fit_shard
 from common.specs.document import parse_value
 from common.specs.spec import Spec, load_spec
 from common.specs.sweep import shards
-from common.verdicts.claims import Verdict, load_claims
+from common.verdicts.claims import Verdict
 from common.verdicts.evaluate import draw, evaluate
 from replications.incidental_polysemanticity import noise
 from replications.incidental_polysemanticity.noise import (
@@ -35,6 +35,7 @@ from replications.incidental_polysemanticity.noise import (
     readings,
 )
 from replications.incidental_polysemanticity.noise_model import STEPS, HiddenNoise, NoisyAutoencoder
+from tests.conftest import load_claims
 
 ROOT = Path(__file__).parents[3]
 SPEC = ROOT / "replications" / "incidental_polysemanticity" / "noise.yaml"

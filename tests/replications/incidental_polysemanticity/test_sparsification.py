@@ -13,7 +13,7 @@ from common.features import generator
 from common.runs.shard import fit_shard
 from common.specs.spec import load_spec
 from common.specs.sweep import shards
-from common.verdicts.claims import Claims, Verdict, load_claims
+from common.verdicts.claims import Claims, Verdict
 from common.verdicts.evaluate import draw, evaluate
 from replications.incidental_polysemanticity import sparsification, sparsification_model
 from replications.incidental_polysemanticity.sparsification import (
@@ -40,6 +40,7 @@ from replications.incidental_polysemanticity.sparsification_model import (
     solve,
     start_weights,
 )
+from tests.conftest import load_claims
 
 ROOT = Path(__file__).parents[3]
 SPEC = ROOT / "replications" / "incidental_polysemanticity" / "sparsification.yaml"
