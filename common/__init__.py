@@ -2,7 +2,7 @@
 
 This folder has what a replication imports (`ensemble`, `computed`, `features`, `metrics`, `statistics`,
 `style`, `errors`) and the entry points (`cli`, `notebook`, `pytest_plugin`, `template/`). The rest is
-machinery:
+machinery, of which a replication's figures name one type, `verdicts.claims.Claims`:
 
 - `commands`: what each command of `replicate` does
 - `specs`: from a YAML file to a validated spec, and to the networks that it asks for
