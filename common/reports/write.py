@@ -239,9 +239,13 @@ def _digest(files: Files, basis: str, code_elsewhere: Sequence[str], states: Seq
 
 
 def _code_elsewhere(replication: Replication) -> list[str]:
-    """The folders of the code of the classes that a spec names, other than its own and `common/`."""
-    folders = set()
-    for named in replication.run.spec.classes:
+    """The folders of the code that the specs of its runs name, other than its own and `common/`.
+
+    That is the module with the estimates and figures, and those of the classes: what a control names too.
+    """
+    estimates = replication.run.spec.code.__file__
+    folders = {Path(estimates).resolve().parent} if estimates else set()
+    for named in dict.fromkeys(one for run in replication.runs for one in run.spec.classes):
         code = getattr(inspect.unwrap(named.__init__), "__code__", None)  # type: ignore[misc]
         for file in (getattr(sys.modules[named.__module__], "__file__", None), code and code.co_filename):
             if file is not None:

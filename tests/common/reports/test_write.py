@@ -20,7 +20,7 @@ NOT_JUDGED = "its results have not been judged by this version of the code"
 
 @pytest.fixture
 def two(example: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    """A root with two replications that train in no time; the second has a class of another paper."""
+    """A root with two replications that train in no time; the second has a class and estimates of others."""
     spec, claims = ((example / name).read_text(encoding="utf-8") for name in (SPEC, CLAIMS))
     short = spec.replace("max_steps: 800", "max_steps: 2")
     (example / SPEC).write_text(short, encoding="utf-8")
@@ -30,6 +30,11 @@ def two(example: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     other.mkdir()
     (other / "model.py").write_text(model.read_text(encoding="utf-8"), encoding="utf-8")
     text = short.replace("replications.example.model.", "replications.other_paper.model.")
+    assert text != short
+    estimates = example / "replications/third_paper/estimates.py"
+    estimates.parent.mkdir()
+    shutil.copy(example / "replications/example/projection.py", estimates)
+    short, text = text, text.replace("replications.example.projection", "replications.third_paper.estimates")
     assert text != short
     (example / SPEC).with_stem("second").write_text(text, encoding="utf-8")
     for name in (SECOND, FIRST):
@@ -88,6 +93,7 @@ CHANGES: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], None], str]] = {
     "claims": (edit(SECOND_CLAIMS, "sum to 1", "sum to one"), NOT_JUDGED),
     "code": (edit("replications/example/projection.py", "$", "\n"), NOT_JUDGED),
     "code elsewhere": (edit("replications/other_paper/model.py", "$", "\n"), NOT_JUDGED),
+    "estimates elsewhere": (edit("replications/third_paper/estimates.py", "$", "\n"), NOT_JUDGED),
     "results": (other_results, NOT_JUDGED),
     "torch": (other_torch, NOT_JUDGED),
     "claims of the suite": (other_claim, NOT_JUDGED),
