@@ -13,9 +13,9 @@ from common.ensemble import Ensemble
 from common.errors import InputError, one_line
 from common.reports import tables
 from common.runs.shard import build
-from common.runs.training import Devices, missing, train
+from common.runs.training import Devices, train
 from common.specs.find import announce, find_root, find_spec
-from common.specs.sweep import choose, shards
+from common.specs.sweep import choose
 from common.system.files import given_path
 from common.verdicts.evaluate import draw, evaluate
 from common.verdicts.judge import Replication, load_all
@@ -39,7 +39,7 @@ class Result:
         run = self.replication.run
         table = run.table()
         if table is None:
-            why = run.why_incomplete(shards(run.spec))
+            why = run.why_incomplete()
             how = "result(..., train=True) or `replicate run` trains what is missing"
             raise InputError(f"{self.replication.name} ({run.variant.name}): {why}; {how}")
         return table
@@ -98,10 +98,9 @@ class Result:
                 f"{query!r}: selects networks of several shapes; choose one value of {', '.join(structural)}"
             )
         states: dict[int, dict[str, torch.Tensor]] = {}
-        for shard in shards(run.spec):
-            if not shard.rows.index.intersection(rows.index).empty:
-                kept, state = run.weights(shard)
-                states |= {row: {k: v[i] for k, v in state.items()} for i, row in enumerate(kept)}
+        for shard in run.cut.shards(rows):
+            kept, state = run.weights(shard)
+            states |= {row: {k: v[i] for k, v in state.items()} for i, row in enumerate(kept)}
         if missing := sum(row not in states for row in rows.index):
             how = f"`replicate run {self.replication.name} --keep-weights QUERY` or keep_weights= keeps them"
             raise InputError(f"{query!r}: weights of {missing} of {len(rows)} networks were not kept; {how}")
@@ -159,6 +158,6 @@ def _train(replication: Replication, devices: int) -> None:
         chosen = Devices.choose(count=devices)
     except ValueError as error:
         raise InputError(f"devices: {error}") from None
-    if missing(replication.run):
+    if replication.run.lacking():
         rehearse(replication)
     train([replication.run], chosen)

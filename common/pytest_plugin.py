@@ -103,13 +103,13 @@ class _Spec(pytest.File):
 
     def setup(self) -> None:
         """Train what is missing, and judge."""
-        from common.runs.training import Devices, missing, train
+        from common.runs.training import Devices, train
         from common.verdicts.judge import judge
         from common.verdicts.rehearsal import rehearse
 
         # with pytest-xdist, this is one of many processes
         count = 1 if hasattr(self.config, "workerinput") else None
-        if any(map(missing, self.replication.runs)):
+        if any(run.lacking() for run in self.replication.runs):
             rehearse(self.replication)
         train(self.replication.runs, Devices.choose(count=count))
         self.problems: list[Change] = judge(self.replication, self.config.stash[_SUITE].n_claims).problems

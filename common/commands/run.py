@@ -11,9 +11,8 @@ from common.runs import workers
 from common.runs.parts import Part, train_part
 from common.runs.progress import shown
 from common.runs.store import Run
-from common.runs.training import Devices, missing, network_steps, train
+from common.runs.training import Devices, network_steps, train
 from common.specs.papers import load_papers
-from common.specs.sweep import shards
 from common.system.terminal import Terminal
 from common.verdicts import record as records
 from common.verdicts.judge import Replication, judge, load_all
@@ -34,7 +33,7 @@ def run(options: argparse.Namespace, asked: Asked, console: Terminal) -> int:
     runs = [run for replication in replications for run in replication.runs]
     if options.keep_weights is not None:
         _tell_of_weights(replications, console)
-    lacking = {run: missing(run) for run in runs} if part is None else part.missing(runs)
+    lacking = {run: run.lacking() for run in runs} if part is None else part.missing(runs)
     for replication in replications:
         if any(lacking[run] for run in replication.runs):
             rehearse(replication)
@@ -73,7 +72,7 @@ def run(options: argparse.Namespace, asked: Asked, console: Terminal) -> int:
 
 
 def _tell_of_part(part: Part, runs: list[Run], console: Terminal) -> int:
-    left, whole = sum(len(missing(run)) for run in runs), sum(len(shards(run.spec)) for run in runs)
+    left, whole = sum(len(run.lacking()) for run in runs), sum(len(run.shards) for run in runs)
     console.print(
         f"part {part} is stored; {left} of {whole} shards of the sweep are missing"
         + ("" if left else ": the same command without --part judges the results"),
@@ -83,7 +82,7 @@ def _tell_of_part(part: Part, runs: list[Run], console: Terminal) -> int:
 
 def _tell_of_weights(replications: list[Replication], console: Terminal) -> None:
     for name, run in ((replication.name, replication.run) for replication in replications):
-        again = sum(run.stored(shard) is not None for shard in missing(run))
+        again = sum(run.stored(shard) is not None for shard in run.lacking())
         if run.keep.empty:
             console.print(f"{name} is calculated: there are no weights to keep.")
         if again:
@@ -95,7 +94,7 @@ def status(asked: Asked, console: Terminal) -> int:
     """Say what a run would train, and why."""
     for replication in load_all(asked.replications, asked.root, asked.out):
         for run in replication.runs:
-            why = run.why_incomplete(shards(run.spec))
+            why = run.why_incomplete()
             state = f"would run: {why}" if why else f"complete, in {run.folder}"
             console.print(f"{replication.name} {run.variant.name} {run.hash}: {state}")
     return 0

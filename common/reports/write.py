@@ -33,7 +33,6 @@ from common.runs.workers import spread
 from common.specs.document import Strict
 from common.specs.find import Files
 from common.specs.papers import load_papers
-from common.specs.sweep import shards
 from common.system.files import SUITE, write
 from common.system.git import commit
 from common.verdicts.evaluate import draw
@@ -193,7 +192,7 @@ def _why_incomplete(replication: Replication) -> str | None:
     """Why there is nothing to judge; None if the results are complete."""
     for run in replication.runs:
         if run.table() is None:
-            return f"{run.variant.name}: {run.why_incomplete(shards(run.spec))}"
+            return f"{run.variant.name}: {run.why_incomplete()}"
     return None
 
 

@@ -201,7 +201,7 @@ def _own_error(ray: Any, error: Exception, run: Run, shard: Shard) -> Exception:
     what = one_line(error)
     if isinstance(error, ImportError):
         what += "; the workers need the same packages as this machine"
-    return InputError(f"--on ray: {run.spec.name}, shard {shard.number}: {what}")
+    return InputError(f"--on ray: {run.spec.name}, shard {shard.name}: {what}")
 
 
 def _reports(ray: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from common.errors import InputError
 from common.runs.store import Run
-from common.runs.training import Place, Progress, clear, missing
-from common.specs.sweep import Shard, costs, shards
+from common.runs.training import Place, Progress, clear
+from common.specs.sweep import Shard, costs
 
 MOST_PARTS = 1_000_000
 """The usual limit on the networks of a sweep: with more parts, some would have nothing to train."""
@@ -49,12 +49,11 @@ class Part(NamedTuple):
         items: list[tuple[Run, Shard]] = []
         price: list[int] = []
         for run in runs:
-            cut = shards(run.spec)
-            items += [(run, shard) for shard in cut]
-            price += costs(run.spec, cut)
+            items += [(run, shard) for shard in run.shards]
+            price += costs(run.spec, run.shards)
         # most expensive first, each to the part with the least work: parts then differ by at most one shard
         order = sorted(
-            range(len(items)), key=lambda i: (-price[i], str(items[i][0].folder), items[i][1].number)
+            range(len(items)), key=lambda i: (-price[i], str(items[i][0].folder), items[i][1].name)
         )
         loads = [(0, number) for number in range(1, self.of + 1)]
         own = []
@@ -67,8 +66,8 @@ class Part(NamedTuple):
 
     def missing(self, runs: list[Run]) -> dict[Run, list[Shard]]:
         """The shards of this part that still have to be trained, by run."""
-        own = {(id(run), shard.number) for run, shard in self.shards(runs)}
-        return {run: [shard for shard in missing(run) if (id(run), shard.number) in own] for run in runs}
+        own = {(id(run), shard.name) for run, shard in self.shards(runs)}
+        return {run: [shard for shard in run.lacking() if (id(run), shard.name) in own] for run in runs}
 
 
 def train_part(todo: Mapping[Run, list[Shard]], place: Place, progress: Progress | None = None) -> None:

@@ -41,6 +41,9 @@ PARTIAL_SHARE = 0.01
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """The quantiles of the networks' losses that are logged, along with the mean."""
 
+LANES = 32
+"""The numbers that a processor handles in one turn of a loop: two vectors of AVX-512, or four of AVX2."""
+
 Advance = Callable[[int], None]
 
 
@@ -83,15 +86,17 @@ def train_shard(run: Run, shard: Shard, session: Session, *, resumes: bool = Fal
     Raises:
         InputError: as `fit_shard`, and for an error in the model's code.
     """
+    started = time.process_time()
     with one_thread(), numerics(session.note), _quiet():
         name = f"{run.spec.name}/{run.variant.name}/{run.hash}"
-        with blamed(f"{run.spec.name}, shard {shard.number}: training"):
-            logger = run.spec.logger_of(run.folder, name, f"shard_{shard.number:05d}")
+        with blamed(f"{run.spec.name}, shard {shard.name}: training"):
+            logger = run.spec.logger_of(run.folder, name, f"shard_{shard.name}")
             where = run if resumes else None
             own = session._replace(logger=logger, checkpoints=where, keeps_state=not run.keep.empty)
             trained = fit_shard(run.spec, shard, own)
     if trained.compiled is not None:
         trained.table.attrs["compiled"] = trained.compiled
+    trained.table.attrs["core_s"] = time.process_time() - started
     return trained
 
 
@@ -127,7 +132,7 @@ def fit_shard(spec: Spec, shard: Shard, session: Session = ALONE) -> Trained:
         f"{n:,} networks at once do not fit into memory; they are trained in halves, or smaller pieces"
     )
     rows = shard.rows.iloc[: n // 2], shard.rows.iloc[n // 2 :]
-    first, second = (fit_shard(spec, Shard(shard.number, half), session) for half in rows)
+    first, second = (fit_shard(spec, Shard(shard.name, half), session) for half in rows)
     return Trained(
         table=pd.concat([first.table, second.table]),
         state={name: torch.cat([first.state[name], second.state[name]]) for name in first.state},
@@ -136,12 +141,13 @@ def fit_shard(spec: Spec, shard: Shard, session: Session = ALONE) -> Trained:
 
 
 def _fit_at_once(spec: Spec, shard: Shard, session: Session) -> Trained:
-    model = build(spec, shard.rows)
+    n, rows = len(shard.rows), _padded(spec, shard.rows)
+    model = build(spec, rows)
     compiled, state = None, {}
     if isinstance(model, Computed):
         columns = model.metrics()
-        check_metrics(model, columns, shard.rows)
-        session.advance(len(shard.rows))
+        check_metrics(model, columns, rows)
+        session.advance(n)
     else:
         model.note = session.note
         run = session.checkpoints
@@ -149,22 +155,35 @@ def _fit_at_once(spec: Spec, shard: Shard, session: Session) -> Trained:
         resumes = run is not None and model.resumable and session.logger is None
         partial = _Partial(run, shard) if run is not None and resumes else None
         try:
-            columns = _fit_ensemble(model, spec, session, partial)
+            columns = _fit_ensemble(model, spec, session, partial, n)
         except Exception as error:
             if run is None or partial is None or not partial.is_at_fault or is_out_of_memory(error):
                 raise
             why = f"its checkpoint cannot be used ({told(error)})"
-            session.note(f"shard {shard.number}: {why}; it starts over")
+            session.note(f"shard {shard.name}: {why}; it starts over")
             run.forget_partial(shard)
             return _fit_at_once(spec, shard, session)
-        check_metrics(model, columns, shard.rows)
+        check_metrics(model, columns, rows)
         compiled = model.compiled
         if session.keeps_state:  # not on the device, whose memory may be needed
-            state = {name: tensor.cpu() for name, tensor in model.state().items()}
+            state = {name: tensor[:n].cpu() for name, tensor in model.state().items()}
     table = pd.concat(
-        [shard.rows, *(_columns(name, value, shard.rows.index) for name, value in columns.items())], axis=1
+        [shard.rows, *(_columns(name, value[:n], shard.rows.index) for name, value in columns.items())],
+        axis=1,
     )
     return Trained(table, state, compiled)
+
+
+def _padded(spec: Spec, rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows`, the last one repeated until each weight of the ensemble fills all lanes of the processor.
+
+    So no network's numbers depend on which others are trained with it: the numbers that are left over at the
+    end of a tensor would be computed by scalar instructions, which round in another way.
+    """
+    one = build(spec, rows.iloc[:1])
+    sizes = [weight.numel() for weight in one.parameters()] if isinstance(one, Ensemble) else []
+    networks = math.lcm(*(LANES // math.gcd(LANES, size) for size in sizes))
+    return pd.concat([rows, *[rows.iloc[-1:]] * (-len(rows) % networks)])
 
 
 class _Partial(CheckpointIO):
@@ -191,15 +210,15 @@ class _Partial(CheckpointIO):
 
 
 def _fit_ensemble(
-    ensemble: Ensemble, spec: Spec, session: Session, partial: _Partial | None
+    ensemble: Ensemble, spec: Spec, session: Session, partial: _Partial | None, n_instances: int
 ) -> dict[str, Tensor]:
     settings = spec.fields.trainer
-    callbacks: list[Callback] = [_Report(len(ensemble.seed_index), session.advance, partial)]
+    callbacks: list[Callback] = [_Report(n_instances, session.advance, partial)]
     settling = _StopWhenSettled() if settings.stop_when_settled else None
     if settling is not None:
         callbacks.insert(0, settling)
     if session.logger is not None:
-        callbacks.append(_Curve(session.logger, settings.log_every_steps))
+        callbacks.append(_Curve(session.logger, settings.log_every_steps, n_instances))
     trainer = Trainer(
         accelerator=session.accelerator,
         devices=[session.device] if session.accelerator == "cuda" else 1,
@@ -433,11 +452,12 @@ class _Report(Callback):
 
 
 class _Curve(Callback):
-    """Logs the losses of the networks on the batch of every `every`-th step, and of the last."""
+    """Logs the losses of the first `n` networks on the batch of every `every`-th step, and of the last."""
 
-    def __init__(self, logger: Logger, every: int) -> None:
+    def __init__(self, logger: Logger, every: int, n: int) -> None:
         self.logger = logger
         self.every = every
+        self.n = n
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -451,7 +471,7 @@ class _Curve(Callback):
 
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Ensemble)
-        losses = pl_module.losses.double().cpu()
+        losses = pl_module.losses[: self.n].double().cpu()
         quantiles = torch.quantile(losses, torch.tensor(QUANTILES, dtype=losses.dtype))
         logged = {f"loss_q{q * 100:02.0f}": x for q, x in zip(QUANTILES, quantiles.tolist(), strict=True)}
         self.logger.log_metrics({"loss_mean": losses.mean().item(), **logged}, step=trainer.global_step)

@@ -20,7 +20,7 @@ from common.runs.shard import Session, train_shard
 from common.runs.store import Run
 from common.runs.workers import CONTEXT, broken, end_if_starting, kill, startable, starting, workers
 from common.specs.spec import Spec
-from common.specs.sweep import Shard, costs, shards
+from common.specs.sweep import Shard, costs
 from common.system.compiling import UNCOMPILED
 from common.system.machine import processors
 from common.system.text import counted
@@ -140,22 +140,12 @@ class Place(Protocol):
 
 def work(run: Run) -> int:
     """The network-steps that `run` still has to train."""
-    return network_steps(run, missing(run))
+    return network_steps(run, run.lacking())
 
 
 def network_steps(run: Run, some: list[Shard]) -> int:
     """The network-steps of some shards of `run`."""
     return sum(len(shard.rows) for shard in some) * run.spec.fields.trainer.max_steps
-
-
-def missing(run: Run) -> list[Shard]:
-    """The shards of `run` that still have to be trained: not stored, or without weights to keep."""
-    complete = run.table() is not None
-    if complete and run.keep.empty:
-        return []
-    return [
-        shard for shard in shards(run.spec) if not (complete or run.has(shard)) or run.lacks_weights(shard)
-    ]
 
 
 def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> None:
@@ -177,22 +167,22 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
     progress = progress or Progress()
     with ExitStack() as locks:
         for run in runs:
-            if run.table() is None or missing(run):
+            if not run.is_joined() or run.lacking():
                 locks.enter_context(run.locked())
         # checked again: another run may just have ended
-        lacking = {run: missing(run) for run in runs}
+        lacking = {run: run.lacking() for run in runs}
         clear(lacking, progress)
-        todo = [(run, shard) for run, some in lacking.items() for shard in some]
+        todo = [(run, shard) for run, some in lacking.items() for shard in run.cut.merged(some)]
         if devices.n > 1:
-            price = [cost for run, some in lacking.items() for cost in costs(run.spec, some)]
+            price = [cost for run, shard in todo for cost in costs(run.spec, [shard])]
             order = sorted(range(len(todo)), key=lambda i: -price[i])
             first = dict(reversed([(_code(todo[i][0].spec), i) for i in order])).values()
             todo = [todo[i] for i in sorted(order, key=lambda i: i not in first)]
         left = Counter(id(run) for run, _ in todo)
 
         def finish(run: Run) -> None:
-            if run.table() is None:
-                run.finish(shards(run.spec), str(devices), time.monotonic() - started)
+            if not run.is_joined():
+                run.finish(str(devices), time.monotonic() - started)
 
         for run in runs:
             if not left[id(run)]:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from common.specs.document import Document, nearest
-from common.specs.fields import Fields, n_networks
+from common.specs.document import Document, Place, nearest
+from common.specs.fields import Fields, OwnSeeds, n_networks
 
 
 class Draft(NamedTuple):
@@ -56,9 +56,14 @@ def read_draft(
         document.apply(("controls", control, "set"))
     fields = document.validate(Fields)
     _check_limits(document, fields)
-    seeds = fields.seeds
-    if isinstance(seeds, list) and (not seeds or len(set(seeds)) < len(seeds)):
-        raise document.error(("seeds",), "expected at least one seed, and no seed twice")
+    given: list[tuple[Place, int | list[int]]] = [(("seeds",), fields.seeds)]
+    for i, entry in enumerate(fields.sweep):
+        if "seeds" in entry:
+            own = document.validate(OwnSeeds, {"seeds": entry["seeds"]}, at=("sweep", i))
+            given.append((("sweep", i, "seeds"), own.seeds))
+    for place, seeds in given:
+        if isinstance(seeds, list) and (not seeds or len(set(seeds)) < len(seeds)):
+            raise document.error(place, "expected at least one seed, and no seed twice")
     return Draft(document, fields, profile, control)
 
 

@@ -10,10 +10,12 @@ from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, model_valid
 
 from common.specs.document import Document, Strict
 
-_Seed = Annotated[int, Field(ge=0, lt=2**63)]
+_Seed = Annotated[int, Field(ge=0, lt=2**40)]
 
+Seeds = PositiveInt | list[_Seed]
 
-NOT_FACTORS = {"part", "optimizer"}
+NOT_FACTORS = {"part", "optimizer", "seeds"}
+"""The keys of an entry of the sweep that are no factors."""
 
 
 class ClassSpec(Strict):
@@ -115,9 +117,11 @@ class Fields(Strict):
     lr_scheduler: ClassSpec | None = None
     """A learning-rate schedule of torch, advanced after every step; by default the rate is constant."""
     sweep: list[dict[str, Any]] = Field(min_length=1)
-    """Which networks are trained: each entry is the product of its factors' values."""
-    seeds: PositiveInt | list[_Seed]
-    """The number of seeds, from 0 on, or a list of them. Each combination of factors is trained with each."""
+    """Which networks are trained: each entry is the product of its factors' values. An entry may have its own
+    `optimizer` and `seeds`."""
+    seeds: Seeds
+    """The number of seeds, from 0 on, or a list of them. Each combination of factors is trained with each.
+    More seeds add networks: those that are stored are found again."""
     trainer: TrainerSpec = TrainerSpec(max_steps=1)
     """How long the networks are trained, and what is logged."""
     shard_size: PositiveInt = 4096
@@ -180,5 +184,20 @@ def n_networks(fields: Fields) -> int:
             return given if isinstance(given, int) else 1
         return len(value) if isinstance(value, list) else 1
 
-    sizes = (math.prod(count(v) for k, v in entry.items() if k not in NOT_FACTORS) for entry in fields.sweep)
-    return sum(sizes) * (fields.seeds if isinstance(fields.seeds, int) else len(fields.seeds))
+    def seeds(entry: dict[str, Any]) -> int:
+        given = entry.get("seeds", fields.seeds)
+        return given if isinstance(given, int) else len(given) if isinstance(given, list) else 1
+
+    points = (math.prod(count(v) for k, v in entry.items() if k not in NOT_FACTORS) for entry in fields.sweep)
+    return sum(of * seeds(entry) for of, entry in zip(points, fields.sweep, strict=True))
+
+
+def listed(seeds: int | list[int]) -> list[int]:
+    """The seeds that a spec names: so many from 0 on, or those of its list."""
+    return list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+
+
+class OwnSeeds(Strict):
+    """The seeds of one entry of the sweep."""
+
+    seeds: Seeds

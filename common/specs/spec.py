@@ -23,18 +23,19 @@ from common.features import Features
 from common.specs.arguments import STRICT, Argument, check_arguments, class_arguments, given_arguments
 from common.specs.document import Document, Place, nearest
 from common.specs.draft import Draft, read_draft
-from common.specs.fields import NOT_FACTORS, NOTHING, ClassSpec, Control, Fields, Range
+from common.specs.fields import NOT_FACTORS, NOTHING, ClassSpec, Control, Fields, Range, listed
 
 _LEAST, _MOST = (float(size) for size in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 _LOGGING = {"logger", "log_every_steps"}
 
 
 class Grid(NamedTuple):
-    """One entry of a sweep: the product of its factors' values, and its own optimizer if it has one."""
+    """An entry of a sweep: the product of its factors' values, its own optimizer and seeds if it has them."""
 
     part: str
     factors: dict[str, list[Any]]
     optimizer: ClassSpec | None = None
+    seeds: list[int] | None = None
 
 
 class Spec(NamedTuple):
@@ -142,7 +143,10 @@ class Spec(NamedTuple):
         return self.model_class(seeds=seeds, **given)
 
     def resolved(self) -> dict[str, Any]:
-        """What decides the numbers of this spec's results, with defaults: the content of the hash."""
+        """What decides the numbers of this spec's networks, with defaults: the content of the hash.
+
+        Not the seeds: with more of them, the networks that are stored remain what they are.
+        """
         classes = {"model": self.model_args, "features": self.features_args, "optimizer": self.optimizer_args}
         fields = self.fields
         # keys added after the first results change nothing at their defaults, where they are left out
@@ -163,7 +167,6 @@ class Spec(NamedTuple):
                 | ({"optimizer": grid.optimizer.model_dump()} if grid.optimizer else {})
                 for grid in self.grids
             ],
-            "seeds": self.seeds,
             "trainer": fields.trainer.model_dump(exclude_defaults=True, exclude=_LOGGING),
             "shard_size": fields.shard_size,
             **later,
@@ -226,7 +229,7 @@ def resolve(draft: Draft) -> Spec:
         ),
         logger_args=_logger_arguments(document, fields.trainer.logger),
         grids=_grids(document, fields, known),
-        seeds=list(range(fields.seeds)) if isinstance(fields.seeds, int) else list(fields.seeds),
+        seeds=listed(fields.seeds),
     )
     _check_figures(document, fields.code)
     if fields.trainer.stop_when_settled and model_class.settled is Ensemble.settled:
@@ -326,7 +329,8 @@ def _grids(document: Document, fields: Fields, known: dict[str, Argument]) -> li
                 raise document.error(("sweep", i), f"missing factor {name!r}, which other entries have")
             factors[name] = [argument.default]
         own = _own_optimizer(document, ("sweep", i, "optimizer"), entry.get("optimizer"))
-        grids.append(Grid(str(part), {name: factors[name] for name in sorted(factors)}, own))
+        seeds = listed(entry["seeds"]) if "seeds" in entry else None
+        grids.append(Grid(str(part), {name: factors[name] for name in sorted(factors)}, own, seeds))
     return grids
 
 

@@ -1,10 +1,11 @@
 """From a spec to the table of instances that it asks for, and from the table to shards."""
 
 import ast
-from collections.abc import Mapping
-from itertools import pairwise, product
+from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from common.ensemble import Ensemble
@@ -19,22 +20,42 @@ SHOWN_QUERY = 200
 
 
 class Shard(NamedTuple):
-    """The instances that one Trainer run trains together: rows of the sweep with one shape and optimizer."""
+    """The instances that one Trainer run trains together: rows of the sweep with one shape and optimizer.
 
-    number: int
+    `name`: that of the block of the sweep that they lie in, which is the same whatever seeds are asked for.
+    """
+
+    name: str
     rows: pd.DataFrame
+
+
+def points(spec: Spec) -> pd.DataFrame:
+    """The points of the sweep: one row each, with the columns `part` and each factor, by part and factors."""
+    rows: list[dict[str, Any]] = []
+    for grid in spec.grids:
+        values = product(*grid.factors.values())
+        rows += [{"part": grid.part, **dict(zip(grid.factors, point, strict=True))} for point in values]
+    return pd.DataFrame(rows)
 
 
 def instances(spec: Spec) -> pd.DataFrame:
     """The table of instances: one row each, with the columns `part`, each factor, and `seed`.
 
-    Rows are ordered by part, then seed, then factor values, and numbered by the index.
+    Rows are ordered by part, then seed, then factor values. The index numbers them: the seed times the number
+    of points of the sweep, plus that of the point, so a network keeps its number when seeds are added.
     """
-    rows: list[dict[str, Any]] = []
+    where = points(spec)
+    ids = []
     for grid in spec.grids:
-        points = [dict(zip(grid.factors, values, strict=True)) for values in product(*grid.factors.values())]
-        rows += [{"part": grid.part, **point, "seed": seed} for seed in spec.seeds for point in points]
-    return pd.DataFrame(rows)
+        of_part = np.flatnonzero(where["part"] == grid.part)
+        ids += [np.int64(seed) * len(where) + of_part for seed in grid.seeds or spec.seeds]
+    return rows_of(where, np.concatenate(ids))
+
+
+def rows_of(where: pd.DataFrame, ids: "np.ndarray[Any, np.dtype[np.int64]]") -> pd.DataFrame:
+    """The instances with these numbers, of the sweep with the points `where`."""
+    seeds, numbers = np.divmod(ids, len(where))
+    return where.iloc[numbers].assign(seed=seeds).set_axis(pd.Index(ids))
 
 
 def choose(spec: Spec, query: str) -> pd.DataFrame:
@@ -81,25 +102,76 @@ _ALLOWED = (
 )
 
 
-def shards(spec: Spec) -> list[Shard]:
-    """The sweep cut into shards: a function of the spec alone.
+class Cut:
+    """How the sweep is cut into blocks, each of which one Trainer run trains: a function of the spec alone.
 
-    Instances with one shape and optimizer are ordered by seed, so that a shard draws the data of few seeds,
-    and cut into pieces of nearly equal size, at most `shard_size` networks and `shard_weights` weights, but
-    at least one network.
+    A block has all points of the sweep with one shape and optimizer, and a fixed range of seeds: as many as
+    `shard_size` networks and `shard_weights` weights allow. Where the points of a single seed are too many,
+    they are cut into blocks of nearly equal size. So more seeds add blocks, or rows to the last ones, and
+    never cut anew what is there.
     """
-    table = instances(spec)
-    structural = spec.structural()
-    if any(grid.optimizer for grid in spec.grids):
-        structural = ["part", *structural]
-    by_shape = table.groupby(structural, sort=False, dropna=False) if structural else [((), table)]
-    pieces: list[pd.DataFrame] = []
-    for _, group in by_shape:
-        rows = group.sort_values("seed", kind="stable")
-        count = -(-len(rows) // _shard_size(spec, rows.iloc[0].to_dict()))
-        ends = [round(i * len(rows) / count) for i in range(count + 1)]
-        pieces += [rows.iloc[start:end] for start, end in pairwise(ends)]
-    return [Shard(number, rows) for number, rows in enumerate(pieces)]
+
+    def __init__(self, spec: Spec) -> None:
+        self.points = points(spec)
+        structural = spec.structural()
+        if any(grid.optimizer for grid in spec.grids):
+            structural = ["part", *structural]
+        by_shape = self.points.groupby(structural, sort=False, dropna=False).groups if structural else {}
+        groups = [self.points.index.get_indexer(group) for group in by_shape.values()]
+        self._group = np.zeros(len(self.points), np.int64)
+        self._piece = np.zeros(len(self.points), np.int64)
+        self._pieces: list[int] = []
+        self._seeds: list[int] = []
+        self._most: list[int] = []
+        for number, group in enumerate(groups or [np.arange(len(self.points))]):
+            most = _shard_size(spec, self.points.iloc[group[0]].to_dict())
+            pieces = -(-len(group) // most)
+            self._group[group] = number
+            self._piece[group] = np.arange(len(group)) * pieces // len(group)
+            self._pieces.append(pieces)
+            self._seeds.append(max(1, most // len(group)))
+            self._most.append(most)
+
+    def rows(self, ids: "np.ndarray[Any, np.dtype[np.int64]]") -> pd.DataFrame:
+        """The instances with these numbers."""
+        return rows_of(self.points, ids)
+
+    def shards(self, rows: pd.DataFrame) -> list[Shard]:
+        """Some instances cut into shards, those of each block together, by seed."""
+        seeds, numbers = np.divmod(rows.index.to_numpy(np.int64), len(self.points))
+        group = self._group[numbers]
+        block = seeds // np.array(self._seeds)[group] * np.array(self._pieces)[group] + self._piece[numbers]
+        order = np.lexsort((numbers, seeds, block, group))
+        ends = np.flatnonzero(np.diff(group[order]) | np.diff(block[order])) + 1
+        return (
+            [Shard(f"{group[some[0]]}-{block[some[0]]}", rows.iloc[some]) for some in np.split(order, ends)]
+            if len(order)
+            else []
+        )
+
+    def merged(self, some: Iterable[Shard], most: int | None = None) -> list[Shard]:
+        """Shards of one shape joined into larger ones, of at most `most` networks (by default a block's).
+
+        Their blocks are stored one by one all the same.
+        """
+        joined: list[Shard] = []
+        for shard in some:
+            size = self._most[group := self.group(shard)] if most is None else most
+            last = joined[-1] if joined else None
+            if last and self.group(last) == group and len(last.rows) + len(shard.rows) <= size:
+                joined[-1] = Shard(last.name, pd.concat([last.rows, shard.rows]))
+            else:
+                joined.append(shard)
+        return joined
+
+    def group(self, shard: Shard) -> int:
+        """The number of the shape and optimizer of a shard's networks."""
+        return int(self._group[int(shard.rows.index[0]) % len(self.points)])
+
+
+def shards(spec: Spec) -> list[Shard]:
+    """The whole sweep cut into shards."""
+    return Cut(spec).shards(instances(spec))
 
 
 def costs(spec: Spec, some: list[Shard]) -> list[int]:

@@ -113,7 +113,7 @@ class _Watch(Progress):
         self.done: list[list[tuple[float, int]]] = [[] for _ in range(n_shards)]
 
     def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
-        now, done = time.perf_counter(), self.done[shard.number]
+        now, done = time.perf_counter(), self.done[int(shard.name)]
         total = (done[-1][1] if done else 0) + network_steps
         if done and now < done[-1][0] + 0.05:  # reported together: steps done by then, not from then on
             done[-1] = (done[-1][0], total)
@@ -138,7 +138,7 @@ def _ours(spec: Spec, shard: Shard, devices: Devices) -> float:
     watch = _Watch(devices.n)
     with TemporaryDirectory() as folder, suppress(_Enough):
         run = Run(spec, Path(folder))
-        for _ in devices.train_shards([(run, Shard(i, shard.rows)) for i in range(devices.n)], watch):
+        for _ in devices.train_shards([(run, Shard(str(i), shard.rows)) for i in range(devices.n)], watch):
             pass
     return watch.rate()
 

@@ -12,7 +12,7 @@ from common.runs.store import Run
 from common.runs.workers import spread
 from common.specs.find import Files, find_spec, make_importable, results_folder
 from common.specs.spec import Spec, is_neutral, is_of_the_setting, resolve
-from common.specs.sweep import instances, shards
+from common.specs.sweep import instances
 from common.verdicts import record as records
 from common.verdicts.claims import Claim, Claims, Verdict, check_functions
 from common.verdicts.evaluate import Outcome, evaluate, rows_at
@@ -170,7 +170,7 @@ def judge(replication: Replication, n_claims: int) -> Judged:
     for run in replication.runs:
         table = run.table()
         if table is None:
-            why = run.why_incomplete(shards(run.spec))
+            why = run.why_incomplete()
             raise InputError(f"{replication.name} ({run.variant.name}): {why}; `replicate run` trains it")
         tables[run.spec.control] = table
     controls = {}

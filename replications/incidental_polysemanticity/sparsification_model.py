@@ -110,40 +110,51 @@ def euler(
     looks = [*observed_steps(time_unit), round(LATEST * time_unit / STEP)]
     course = _unknown(len(start))
     course.order_preserved[:], course.largest_survives[:] = True, False
-    # rows are networks with more than two weights; a weight that is zero keeps its place until the next cut
-    network, place = np.arange(len(start)), np.tile(np.arange(start.shape[1]), (len(start), 1))
-    weight, loss = start.copy(), STEP * l1
+    # columns are networks with more than two weights; a zero weight keeps its place until the next cut
+    network, place = np.arange(len(start)), np.tile(np.arange(start.shape[1])[:, None], len(start))
+    weight, loss = start.T.copy(), STEP * l1.T
     look, step, total = 0, 0, start.size
     while step < looks[-1] and len(network):
         while step == looks[look]:
-            course.alive[network, look] = (weight > 0).sum(axis=1)
-            course.l1_norm[network, look] = weight.sum(axis=1)
+            course.alive[network, look] = (weight > 0).sum(axis=0)
+            course.l1_norm[network, look] = _sums(weight)
             course.order_preserved[network] *= _descends(weight)
             look += 1
-        weight *= (1 + STEP - STEP * np.einsum("ij,ij->i", weight, weight))[:, None]
+        weight *= 1 + STEP - STEP * _sums(weight * weight)
         weight -= loss
         np.maximum(weight, 0, out=weight)  # growth is in proportion, so a zero stays one
         step += 1
         before, total = total, int(np.count_nonzero(weight))
         if total == before:
             continue
-        alive = (weight > 0).sum(axis=1)
+        alive = (weight > 0).sum(axis=0)
         few = alive <= 2
-        too_wide = alive.max() < _CUT_BELOW * weight.shape[1]
+        too_wide = alive.max() < _CUT_BELOW * len(weight)
         if few.any() or too_wide:
             course.order_preserved[network] *= _descends(weight)
-        for row in np.flatnonzero(few):
-            two = np.sort(np.argsort(weight[row])[-2:])
-            pair = weight[row, two], loss[row, two], place[row, two]
-            _last_two(course, network[row], *pair, look, step, looks)
+        for column in np.flatnonzero(few):
+            two = np.sort(np.argsort(weight[:, column])[-2:])
+            pair = weight[two, column], loss[two, column], place[two, column]
+            _last_two(course, network[column], *pair, look, step, looks)
         if few.any():
-            weight, loss, place, network = (a[~few] for a in (weight, loss, place, network))
+            weight, loss = (np.compress(~few, a, axis=1) for a in (weight, loss))
+            place, network = np.compress(~few, place, axis=1), network[~few]
             total = int(np.count_nonzero(weight))
         if too_wide:
-            kept = np.argsort(weight == 0, axis=1, kind="stable")[:, : alive.max()]
-            weight, loss = (np.take_along_axis(a, kept, axis=1) for a in (weight, loss))
-            place = np.take_along_axis(place, kept, axis=1)
+            kept = np.argsort(weight == 0, axis=0, kind="stable")[: alive.max()]
+            weight, loss = (np.take_along_axis(a, kept, axis=0) for a in (weight, loss))
+            place = np.take_along_axis(place, kept, axis=0)
     return course._replace(end_time=course.end_time * STEP / time_unit)
+
+
+def _sums(values: Float64[Array, "hidden instances"]) -> Float64[Array, "instances"]:
+    """The sum of each column, added up from top to bottom.
+
+    So zeros in between change no bit of it: a network's course does not depend on the others beside it, which
+    decide how many zeros its column still has. numpy would add up a single column in another order.
+    """
+    assert values.flags.c_contiguous  # otherwise numpy adds up in another order
+    return np.asarray(values.sum(axis=0) if values.shape[1] > 1 else np.add.accumulate(values)[-1])
 
 
 def _last_two(
@@ -228,5 +239,5 @@ def _unknown(n_networks: int) -> Course:
     return Course(*(np.full(shape, np.nan) for shape in shapes))
 
 
-def _descends(weight: Float64[Array, "instances hidden"]) -> Bool[NDArray[np.bool_], "instances"]:
-    return np.asarray((np.diff(weight, axis=1) <= 0).all(axis=1))
+def _descends(weight: Float64[Array, "hidden instances"]) -> Bool[NDArray[np.bool_], "instances"]:
+    return np.asarray((np.diff(weight, axis=0) <= 0).all(axis=0))

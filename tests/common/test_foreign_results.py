@@ -84,7 +84,7 @@ def test_a_table_with_other_rows_is_made_again(
     true, _ = trained(run)
     with_table(run, change)
     again = Run(small(**SHORT), tmp_path)
-    why = again.why_incomplete(shards(again.spec))
+    why = again.why_incomplete()
     assert why is not None
     assert why.startswith("manifest.json: ")
     table, lines = trained(again)
@@ -101,7 +101,7 @@ def test_the_folder_of_another_spec_is_made_again(small: Any, tmp_path: Path) ->
     true, _ = trained(Run(small(**SHORT), tmp_path / "true"))
     shutil.copytree(other.folder, run.folder)
     assert run.table() is None
-    assert run.why_incomplete(shards(run.spec)) == f"manifest.json: of another run, with hash {other.hash}"
+    assert run.why_incomplete() == f"manifest.json: of another run, with hash {other.hash}"
     table, lines = trained(run)
     pd.testing.assert_frame_equal(table, true, check_exact=True)
     assert len(lines) == 2 + len(shards(run.spec))
@@ -150,7 +150,7 @@ def half_of_the_rows(run: Run, spec: Callable[..., Spec], out: Path) -> None:
     (first,) = run.folder.glob("shards/00000.*")
     table = pd.read_parquet(first)
     first.unlink()
-    run.write_shard(0, table.iloc[:2])
+    run.write_shard(table.iloc[:2])
 
 
 @pytest.mark.parametrize(

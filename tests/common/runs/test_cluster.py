@@ -180,7 +180,7 @@ def test_an_error_of_our_own_ends_the_run_and_keeps_what_is_done(
     with cluster(None, [example], count=1) as place, pytest.raises(InputError, match=says):
         train([run], place)
     assert not ray.is_initialized()
-    assert [shard.number for shard in shards(run.spec) if run.has(shard)] == [0]
+    assert [shard.name for shard in shards(run.spec) if run.has(shard)] == [0]
 
 
 def test_no_cluster_at_the_address_is_said_at_once(example: Path, capsys: pytest.CaptureFixture[str]) -> None:

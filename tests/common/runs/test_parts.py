@@ -31,7 +31,7 @@ def digests(out: Path) -> dict[str, str]:
 
 
 def items(runs: list[Run], part: Part) -> set[tuple[Path, int]]:
-    return {(run.folder, shard.number) for run, shard in part.shards(runs)}
+    return {(run.folder, shard.name) for run, shard in part.shards(runs)}
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 7, 40])
@@ -41,7 +41,7 @@ def test_parts_are_disjoint_are_all_and_cost_nearly_the_same(small: Any, tmp_pat
     runs = [Run(small(), tmp_path), Run(small("short"), tmp_path)]
     runs.append(Run(small(sweep=shapes, features=features, shard_size="2"), tmp_path))
     every = {
-        (run.folder, shard.number): cost
+        (run.folder, shard.name): cost
         for run in runs
         for shard, cost in zip(shards(run.spec), costs(run.spec, shards(run.spec)), strict=True)
     }
@@ -59,9 +59,9 @@ def test_a_part_does_not_depend_on_what_is_stored(small: Any, tmp_path: Path) ->
     part = Part(1, 2)
     before = items([run], part)
     _, first = part.shards([run])[0]
-    run.write_shard(first.number, first.rows)
+    run.write_shard(first.rows)
     assert items([run], part) == before
-    assert {(run.folder, shard.number) for shard in part.missing([run])[run]} == before - {
+    assert {(run.folder, shard.name) for shard in part.missing([run])[run]} == before - {
         (run.folder, first.number)
     }
 

@@ -39,7 +39,7 @@ def told(run: Run, monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> str:
     with progress.shown(console, {run: work(run)}) as shown:
         for shard in shards(run.spec):
             shown.advanced(run, shard, 100 * len(shard.rows))
-            table: pd.DataFrame = shard.rows.assign(loss=float(shard.number))
+            table: pd.DataFrame = shard.rows.assign(loss=float(shard.name))
             shown.finished(run, shard, table)
     return text.getvalue()
 

@@ -54,7 +54,7 @@ def test_a_build_of_torch_is_not_a_version(
 def _store(run: Run) -> pd.DataFrame:
     cut = shards(run.spec)
     for shard in cut:
-        run.write_shard(shard.number, shard.rows.assign(loss=1.0))
+        run.write_shard(shard.rows.assign(loss=1.0))
     return run.finish(cut, "CPU", 12.34)
 
 
@@ -62,12 +62,12 @@ def test_why_a_run_would_train(small: Any, tmp_path: Path) -> None:
     run = Run(small(), tmp_path)
     cut = shards(run.spec)
     assert run.why_incomplete(cut) == "never run"
-    run.write_shard(0, cut[0].rows)
+    run.write_shard(cut[0].rows)
     assert run.why_incomplete(cut) == "4 of 5 shards missing: 1, 2, 3, 4"
     _store(run)
     assert run.why_incomplete(cut) is None
     changed = Run(small(trainer__max_steps="7", sweep__0__density="[1., .25, .1]"), tmp_path)
-    assert changed.why_incomplete(shards(changed.spec)) == (
+    assert changed.why_incomplete() == (
         "changed since the last run: sweep.0.density.1 0.5 -> 0.25; trainer.max_steps 100 -> 7"
     )
 
@@ -90,7 +90,7 @@ def test_a_run_whose_shards_are_not_all_there_is_not_joined(small: Any, tmp_path
     run = Run(small(), tmp_path)
     cut = shards(run.spec)
     for shard in cut[:-1]:
-        run.write_shard(shard.number, shard.rows)
+        run.write_shard(shard.rows)
     with pytest.raises(InputError, match="shard 4 was removed or changed"):
         run.finish(cut, "CPU", 0)
     assert run.manifest() is None
@@ -119,6 +119,6 @@ def test_a_table_whose_content_has_changed_is_none(small: Any, tmp_path: Path) -
     path = run.folder / "instances.parquet"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert run.table() is None
-    assert run.why_incomplete(shards(run.spec)) == (
+    assert run.why_incomplete() == (
         "manifest.json: the table is damaged, or belongs to another run than its manifest"
     )

@@ -112,7 +112,7 @@ class OnTwo:
     n = 2
 
     def train_shards(self, todo: list[tuple[Run, Shard]], progress: Progress) -> Generator[tuple[Run, Shard]]:
-        self.todo = [(run, shard.number) for run, shard in todo]
+        self.todo = [(run, shard.name) for run, shard in todo]
         yield from ONE.train_shards(todo, progress)
 
 
@@ -165,7 +165,7 @@ def test_a_second_run_trains_nothing_and_a_damaged_shard_is_trained_again(small:
     content = bytearray(shard.read_bytes())
     content[len(content) // 3] ^= 0xFF
     shard.write_bytes(content)
-    assert run.why_incomplete(shards(spec)) == "1 of 5 shards missing: 1"
+    assert run.why_incomplete() == "1 of 5 shards missing: 1"
     assert work(run) == len(shards(spec)[1].rows) * 100
     pd.testing.assert_frame_equal(trained(spec, tmp_path), table, check_exact=True)
 
@@ -336,7 +336,7 @@ def test_a_failing_shard_keeps_what_is_done(
     run = Run(small(), tmp_path)
 
     def fails_at_two(spec: Spec, shard: Any, session: Session) -> Trained:
-        if shard.number == 2:
+        if shard.name == 2:
             raise ArithmeticError("broken")
         return fit_shard(spec, shard, session)
 
@@ -479,7 +479,7 @@ def test_weights_of_other_numbers_than_are_stored_are_refused(small: Any, tmp_pa
     other = pd.read_parquet(path)
     other["loss"] += 1e-7
     path.unlink()
-    run.write_shard(1, other)
+    run.write_shard(other)
     with pytest.raises(InputError, match=r"shard 1, trained again, has other numbers than are stored"):
         train([run], ONE)
     assert run.weights(shards(run.spec)[0])[0]
@@ -490,6 +490,6 @@ def test_weights_of_other_numbers_than_are_stored_are_refused(small: Any, tmp_pa
 def test_weights_of_a_shard_that_was_lost_go_with_it(small: Any, tmp_path: Path) -> None:
     run = Run(small(**FEW), tmp_path, "all")
     train([run], ONE)
-    run.write_shard(1, shards(run.spec)[1].rows.assign(loss=1.0))
+    run.write_shard(shards(run.spec)[1].rows.assign(loss=1.0))
     assert not run.weights(shards(run.spec)[1])[0]
     assert run.weights(shards(run.spec)[2])[0]

@@ -65,7 +65,7 @@ def test_instances_are_ordered_by_part_seed_and_factors(spec: Spec) -> None:
 
 def test_shards_of_a_spec(spec: Spec) -> None:
     told = [
-        (shard.number, shard.rows["n_features"].iat[0], shard.rows["n_hidden"].iat[0], list(shard.rows.index))
+        (shard.name, shard.rows["n_features"].iat[0], shard.rows["n_hidden"].iat[0], list(shard.rows.index))
         for shard in shards(spec)
     ]
     # shapes in the order of their first row; rows of seed 1 before those of seed 3; part a joins z
@@ -104,7 +104,7 @@ def test_shards_partition_the_instances(spec: Spec, grids: list[Grid], seeds: li
     assert [tuple(row) for row in table.itertuples(index=False)] == expected
     # disjoint and complete, with the rows unchanged
     pd.testing.assert_frame_equal(pd.concat([shard.rows for shard in cut]).sort_index(), table)
-    assert [shard.number for shard in cut] == list(range(len(cut)))
+    assert [shard.name for shard in cut] == list(range(len(cut)))
     sizes: dict[tuple[int, int], list[int]] = {}
     for shard in cut:
         shapes = set(zip(shard.rows["n_features"], shard.rows["n_hidden"], strict=True))

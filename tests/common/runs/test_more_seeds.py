@@ -1,0 +1,146 @@
+"""Tests that seeds are added: what is stored is found again, and the table is that of a run in one go."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from common.runs.parts import Part, train_part
+from common.runs.store import Run
+from common.runs.training import Devices, Progress, train, work
+from common.specs.sweep import Shard
+from tests.common.test_faults import MODELS, stop
+from tests.conftest import SETTLING
+
+__all__ = ["stop"]  # a fixture
+
+ONE = Devices("cpu", 1)
+STEPS = {"trainer__max_steps": "20"}
+
+pytestmark = pytest.mark.usefixtures("uncompiled")
+
+
+class Told(Progress):
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+
+    def finished(self, run: Run, shard: Shard, table: pd.DataFrame) -> None:
+        self.seeds += table["seed"].tolist()
+
+
+def trained(run: Run) -> list[int]:
+    """Trains what is missing; returns the seeds of the networks that were."""
+    told = Told()
+    train([run], ONE, told)
+    return sorted(told.seeds)
+
+
+def files(run: Run) -> dict[str, bytes]:
+    return {name: (run.folder / name).read_bytes() for name in ("instances.parquet",)}
+
+
+@pytest.mark.parametrize("shard_size", [1, 6, 18, 30, 100])
+@pytest.mark.parametrize(("few", "many"), [("1", "3"), ("2", "5"), ("[0, 4]", "5"), ("[7]", "[2, 7, 900]")])
+def test_more_seeds_train_only_the_new_ones(
+    small: Any, tmp_path: Path, few: str, many: str, shard_size: int
+) -> None:
+    size = {"shard_size": str(shard_size), **STEPS}
+    whole = Run(small(seeds=many, **size), tmp_path / "whole", "all")
+    every = trained(whole)
+    first = Run(small(seeds=few, **size), tmp_path, "all")
+    some = trained(first)
+    run = Run(small(seeds=many, **size), tmp_path, "all")
+    assert run.folder == first.folder
+    assert sorted(trained(run) + some) == every
+    assert files(run) == files(whole)
+    for shard in run.shards:
+        rows, state = run.weights(shard)
+        assert rows == shard.rows.index.tolist()
+        torch.testing.assert_close(state, whole.weights(shard)[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", [*MODELS, "L1", "compiled"])
+def test_a_network_is_the_same_to_the_bit_whatever_is_trained_beside_it(
+    small: Any, tmp_path: Path, name: str
+) -> None:
+    changes = MODELS.get(name, SETTLING if name == "L1" else STEPS) | {"shard_size": "100"}
+    train([Run(small(**changes | {"seeds": "7"}), tmp_path / "whole")], ONE)
+    for seeds in ("3", "4", "7"):
+        train([Run(small(**changes | {"seeds": seeds}), tmp_path)], ONE)
+    tables = [Run(small(**changes | {"seeds": "7"}), out).table() for out in (tmp_path / "whole", tmp_path)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_fewer_seeds_are_found_among_more(small: Any, tmp_path: Path) -> None:
+    many, few = Run(small(**STEPS), tmp_path), Run(small(seeds="2", **STEPS), tmp_path)
+    trained(many)
+    table = few.table()
+    assert table is not None
+    assert few.why_incomplete() is None
+    pd.testing.assert_frame_equal(table, many.table().query("seed < 2"))  # type: ignore[union-attr]
+    # and the other way round, once the table holds only the few
+    assert trained(few) == []
+    assert few.is_joined()
+    assert many.why_incomplete() is None
+    assert many.table().index.equals(many.rows.index)  # type: ignore[union-attr]
+
+
+def test_an_entry_of_the_sweep_may_have_its_own_seeds(small: Any, tmp_path: Path) -> None:
+    entry = "{part: cuts, density: [1., .5], extra_importance: 2."
+    other = "{part: few, density: .1, extra_importance: 2., seeds: [0, 5]}"
+    run = Run(small(sweep=f"[{entry}}}, {other}]", **STEPS), tmp_path)
+    assert trained(run) == [0, 0, 0, 1, 1, 2, 2, 5]
+    more = Run(small(sweep=f"[{entry}, seeds: 4}}, {other}]", **STEPS), tmp_path)
+    assert more.hash == run.hash
+    assert trained(more) == [3, 3]
+
+
+def test_networks_of_another_profile_with_the_same_hash_are_found(small: Any, tmp_path: Path) -> None:
+    spec = small(**STEPS)
+    trained(Run(spec, tmp_path))
+    other = Run(spec._replace(profile="other"), tmp_path)
+    assert other.table() is None
+    assert trained(other) == []
+    assert files(other) == files(Run(spec, tmp_path))
+    assert not (other.folder / "shards").exists()
+
+
+def test_a_stopped_shard_is_resumed_though_more_seeds_are_asked_for(
+    small: Any, tmp_path: Path, stop: Any
+) -> None:
+    changes = {"shard_size": "100"}
+    whole = Run(small(seeds="5", **changes), tmp_path / "whole")
+    trained(whole)
+    stop(Run(small(**changes), tmp_path), 40)
+    run = Run(small(seeds="5", **changes), tmp_path)
+    assert [sorted(set(shard.rows["seed"])) for shard in run.lacking()] == [[0, 1, 2], [3, 4]]
+    assert work(run) == 30 * 100
+    told = Told()
+    train([run], ONE, told)
+    assert files(run) == files(whole)
+
+
+def test_parts_train_only_the_new_seeds(small: Any, tmp_path: Path) -> None:
+    whole = Run(small(seeds="5", **STEPS), tmp_path / "whole")
+    trained(whole)
+    run = Run(small(seeds="5", **STEPS), tmp_path)
+    trained(Run(small(**STEPS), tmp_path))
+    told = Told()
+    for number in (1, 2, 3):
+        train_part(Part(number, 3).missing([run]), ONE, told)
+    assert sorted(told.seeds) == [3] * 6 + [4] * 6
+    assert trained(run) == []
+    assert files(run) == files(whole)
+
+
+@pytest.mark.parametrize("most", [1, 6, 7, 13, 1000])
+def test_shards_trained_together_are_stored_by_block(small: Any, tmp_path: Path, most: int) -> None:
+    run = Run(small(seeds="5", **STEPS), tmp_path)
+    joined = run.cut.merged(run.shards, most)
+    assert max(len(shard.rows) for shard in joined) <= max(most, 3)
+    for _ in ONE.train_shards([(run, shard) for shard in joined], Told()):
+        pass
+    assert run.lacking() == []
+    assert len(list(run.folder.glob("shards/*"))) == len(run.shards)
