@@ -183,13 +183,27 @@ class Ensemble(LightningModule, ABC):
         assert isinstance(optimizer, LightningOptimizer)
         for uniforms in batches:
             self.before_step()
-            self.losses, gradients = self.losses_and_gradients(uniforms.to(self.device), self.seed_index)
-            for name, weight in self.weights.items():
-                weight.grad = gradients[name]
+            self.set_gradients(uniforms.to(self.device))
             optimizer.step()
             if isinstance(scheduler, LRScheduler):
                 scheduler.step()
             self.after_step()
+
+    def set_gradients(self, uniforms: Float[Tensor, "draws batch"]) -> None:
+        """Set the gradient of each tensor of `trained`, and `losses`, on a batch made from `uniforms`.
+
+        `losses` are read only by a logger.
+        """
+        self.losses, gradients = self.losses_and_gradients(uniforms, self.seed_index)
+        for name, weight in self.weights.items():
+            weight.grad = gradients[name]
+
+    def leave(self, done: Bool[Tensor, "instances"]) -> None:
+        """Take out of training what can no longer change an outcome; does nothing by default.
+
+        Called after each check of whether networks have settled, if the spec says `stop_when_settled`: those
+        that are `done` keep their weights of then, whatever becomes of them.
+        """
 
     def before_step(self) -> None:
         """Called before each step, after `global_step` steps; does nothing by default."""
@@ -264,9 +278,17 @@ class Ensemble(LightningModule, ABC):
             ends.append(trainer.log_every_n_steps)  # type: ignore[attr-defined]  # set elsewhere
         return DataLoader(Blocks(draws, range(done, trainer.max_steps), ends), batch_size=None)
 
+    def trained(self) -> list[nn.Parameter]:
+        """What the optimiser trains: all weights.
+
+        A model that trains other tensors, and keeps `weights` up to date after each `training_step`, returns
+        as many when training is resumed.
+        """
+        return list(self.parameters())
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser set as `optimizer`, over all networks; its learning rate follows `lr_scheduler`."""
-        optimizer = self.optimizer(self.parameters())
+        optimizer = self.optimizer(self.trained())
         if self.lr_scheduler is None:
             return optimizer
         return {

@@ -401,6 +401,7 @@ class _StopWhenSettled(Callback):
             self.kept[name][new] = weight.detach()[new]
         pl_module.steps[new] = trainer.global_step
         self.done |= new
+        pl_module.leave(self.done)
         trainer.should_stop = bool(self.done.all())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -609,6 +609,15 @@ def _gradient(change: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         return losses, {"weight": change(gradients["weight"], weight, l1)}
 
     put(basis.L1Autoencoder, "losses_and_gradients", wrong)
+    set_gradients = basis.SettlingL1Autoencoder.set_gradients
+
+    def wrongly_set(self: Any, uniforms: Tensor) -> None:
+        set_gradients(self, uniforms)
+        for live, l1 in zip(self._live, self._l1, strict=True):
+            if live.numel():
+                live.grad.copy_(change(live.grad, live.detach(), torch.tensor(l1)))
+
+    put(basis.SettlingL1Autoencoder, "set_gradients", wrongly_set)
 
 
 @fault(ROTATION, START)
