@@ -50,9 +50,10 @@ faults: $(INSTALLED) ## kill runs at 150 random moments, and check that all tabl
 bench: $(INSTALLED) ## time training against a plain loop and the machine's ceiling, in minutes
 	.venv/bin/replicate bench
 
-validate: $(INSTALLED) ## test the checks themselves, with planted faults and with other seeds; takes hours
+validate: $(INSTALLED) ## test the checks themselves, with planted faults, other seeds and known truths; takes hours
 	.venv/bin/python -m tests.validation faults
 	.venv/bin/python -m tests.validation seeds
+	.venv/bin/python -m tests.validation looks
 
 lock: .venv/bin/uv ## pin and hash the dependencies of pyproject.toml in requirements.lock, for all platforms
 	.venv/bin/uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes --all-extras --no-annotate \

@@ -34,6 +34,7 @@ _SYMBOL = {
     Verdict.REPRODUCED: "✓",
     Verdict.NOT_REPRODUCED: "✗",
     Verdict.INCONCLUSIVE: "?",
+    Verdict.UNDECIDABLE: "∅",
     Verdict.INVALID: "!",
 }
 _CLASS = {verdict: verdict.name.lower() for verdict in Verdict}

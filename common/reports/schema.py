@@ -24,7 +24,7 @@ MOST_BYTES = 50_000_000
 MOST_COMMAS = 500_000
 """A file with more is not a report either: pydantic collects all mistakes, and each value may be one."""
 
-VERSION: Final = 3
+VERSION: Final = 4
 """The version of `report.json` that is written and read."""
 
 
@@ -43,9 +43,13 @@ class ClaimReport(_Finite):
 
     `published`, `theory`: the published or theoretical value, null where the claim sets a bound. `region_low`
     and `region_high`: the acceptance region, null at an open end; `rule` is its reason. `value` is the
-    estimate, null if there is none; `low` and `high` are its 95 % interval, null if unknown. `as_recorded` is
-    false if verdict or value differ from the record by more than chance explains, null where nothing is
-    compared.
+    estimate, null if there is none; `low` and `high` are the interval that was judged, null if unknown: the
+    95 % interval, or with looks that of the look. `seeds` is the number of seeds judged, 0 for exact theory;
+    `look` the number of the look that decided or that the claim has got to, null where claims are judged
+    once. `more_seeds` would end an inconclusive claim's being so, or are those to its next look.
+    `needed_half_width`: the half width of the published number's 95 % interval below which an undecidable
+    claim would be decided, null for others, or if none would. `as_recorded` is false if verdict or value
+    differ from the record by more than chance explains, null where nothing is compared.
     """
 
     name: str
@@ -65,6 +69,9 @@ class ClaimReport(_Finite):
     verdict: Verdict
     reason: str
     more_seeds: int | None
+    needed_half_width: float | None
+    seeds: int
+    look: int | None
     investigated: str | None
     as_recorded: bool | None
 
@@ -116,7 +123,8 @@ class RecordReport(_Finite):
 class NotAsRecorded(_Finite):
     """One result that differs from the record: the claim (or `control: claim`), and how it differs.
 
-    `by_chance`: the verdict changed to or from inconclusive, while the value moved by no more than it may.
+    `by_chance`: the verdict changed to or from inconclusive or undecidable, while the value moved by no more
+    than it may.
     """
 
     claim: str
@@ -169,7 +177,7 @@ class Report(_Finite):
     `counts` has the number of claims of each verdict, `as_recorded` is null where nothing was compared.
     """
 
-    version: Literal[3] = VERSION
+    version: Literal[4] = VERSION
     profile: str
     written: str
     counts: dict[Verdict, int]
@@ -282,6 +290,9 @@ def _claim(outcome: "Outcome", as_recorded: bool | None, *, is_explained: bool) 
         verdict=outcome.verdict,
         reason=outcome.reason,
         more_seeds=outcome.more_seeds,
+        needed_half_width=outcome.needed_half_width,
+        seeds=outcome.seeds,
+        look=outcome.look,
         investigated=one_line(claim.investigated) if claim.investigated and is_explained else None,
         as_recorded=as_recorded,
     )

@@ -31,6 +31,7 @@ _STYLE = {
     Verdict.REPRODUCED: "green",
     Verdict.NOT_REPRODUCED: "red",
     Verdict.INCONCLUSIVE: "yellow",
+    Verdict.UNDECIDABLE: "cyan",
     Verdict.INVALID: "bold red",
 }
 
@@ -197,6 +198,7 @@ def _fates(verdicts: Sequence[Verdict | None]) -> str:
         Verdict.REPRODUCED: ("was reproduced", "were reproduced"),
         Verdict.NOT_REPRODUCED: ("was not", "were not"),
         Verdict.INCONCLUSIVE: ("is inconclusive", "are inconclusive"),
+        Verdict.UNDECIDABLE: ("is undecidable", "are undecidable"),
         Verdict.INVALID: ("is invalid", "are invalid"),
         None: ("is not recorded yet", "are not recorded yet"),
     }

@@ -2,6 +2,7 @@
 
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -86,6 +87,20 @@ class Limits(Strict):
 
 NOTHING = ClassSpec(class_path="")
 
+MOST_LOOKS = 3
+
+
+def _looks(seeds: list[int] | None) -> list[int] | None:
+    if seeds is None:
+        return None
+    if not 1 <= len(seeds) <= MOST_LOOKS:
+        raise ValueError(f"expected one to {MOST_LOOKS} numbers of seeds")
+    if seeds[0] < 2:
+        raise ValueError("the first look needs at least 2 seeds, as one seed gives no interval")
+    if any(late <= early for early, late in pairwise(seeds)):
+        raise ValueError("expected increasing numbers of seeds")
+    return seeds
+
 
 class Fields(Strict):
     """The keys of a spec.
@@ -122,6 +137,9 @@ class Fields(Strict):
     seeds: Seeds
     """The number of seeds, from 0 on, or a list of them. Each combination of factors is trained with each.
     More seeds add networks: those that are stored are found again."""
+    looks: Annotated[list[PositiveInt] | None, AfterValidator(_looks)] = None
+    """The numbers of seeds at which the profile `decided` judges each claim that is still open: increasing,
+    at most three, the first at least 2. Default: the number of seeds, three times and ten times as many."""
     trainer: TrainerSpec = TrainerSpec(max_steps=1)
     """How long the networks are trained, and what is logged."""
     shard_size: PositiveInt = 4096

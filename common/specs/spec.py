@@ -277,7 +277,7 @@ def _check_numbers(document: Document, value: Any, place: Place = ()) -> None:
 
 def is_neutral(key: str) -> bool:
     """Whether no result depends on the dotted `key` of a spec: it sets what is logged, shown or refused."""
-    return _is_below(key, "watch", "limits", *(f"trainer.{name}" for name in _LOGGING))
+    return _is_below(key, "watch", "limits", "looks", *(f"trainer.{name}" for name in _LOGGING))
 
 
 def is_of_the_setting(key: str) -> bool:

@@ -10,15 +10,26 @@ from types import ModuleType
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from common.specs.document import Document, Place, Strict, nearest
+from common.specs.query import names_in, refuse_code
 from common.statistics import Interval, Z
 from common.verdicts.grid import expand
 
 Text = Annotated[str, Field(min_length=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _query(text: str) -> str:
+    refuse_code(text)
+    if "seed" in names_in(text):
+        raise ValueError("rows cannot select seeds: a claim is judged on as many as it needs")
+    return text
+
+
+Query = Annotated[str, AfterValidator(_query)]
 
 
 _MOST = float(np.finfo(np.float32).max)
@@ -35,11 +46,16 @@ PARTS = {
 
 
 class Verdict(StrEnum):
-    """Whether a claim was reproduced."""
+    """Whether a claim was reproduced.
+
+    More seeds may decide an inconclusive claim. An undecidable one they cannot: the published number is known
+    too imprecisely.
+    """
 
     REPRODUCED = "reproduced"
     NOT_REPRODUCED = "not reproduced"
     INCONCLUSIVE = "inconclusive"
+    UNDECIDABLE = "undecidable"
     INVALID = "invalid"
 
 
@@ -156,6 +172,13 @@ class Estimate(Strict):
     """The name of a function in the replication's code."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the function by name, other than the table."""
+    rows: Query | None = None
+    """With `function`: a condition on the factors, such as `part == 'cuts'`. The function gets only the rows
+    for which it holds, and the profile `decided` trains more networks only there. Default: all rows."""
+    group: PositiveInt | None = None
+    """With `function`: take the seeds in groups of so many consecutive ones, give the function each whole
+    group alone, and take the mean over groups. Groups are then the units of the interval. For published rules
+    such as the mean of ten networks without the worst, which no choice among all seeds estimates."""
     metric: Text | None = None
     """A column of the instances table; give exactly one of `function` and `metric`."""
     at: dict[str, bool | int | float | str] = Field(default_factory=dict)
@@ -167,7 +190,7 @@ class Estimate(Strict):
     def _is_one(self) -> Self:
         if (self.function is None) == (self.metric is None):
             raise ValueError("give exactly one of function and metric")
-        foreign = {"at", "statistic"} if self.function else {"args"}
+        foreign = {"at", "statistic"} if self.function else {"args", "rows", "group"}
         if both := sorted(foreign & self.model_fields_set):
             raise ValueError(f"{both[0]} cannot be combined with {'function' if self.function else 'metric'}")
         return self
@@ -222,6 +245,8 @@ class Claim(Strict):
             )
         if self.kind == "fit" and (self.estimate.metric or not self.bound or self.bound.at_least is None):
             raise ValueError("kind fit needs estimate.function, which returns a p-value, and bound.at_least")
+        if self.kind == "fit" and self.estimate.group:
+            raise ValueError("kind fit cannot be combined with estimate.group: a mean of p-values is none")
         return self
 
     @model_validator(mode="after")
@@ -330,6 +355,9 @@ def _check_function(document: Document, place: Place, claim: Claim, code: Module
         raise document.error((*place, "function"), f"no function {name!r} in {code.__name__}; {hint}")
     if claim.kind in ("fraction", "fit") and not is_empirical(claim, code):
         raise document.error((*place, "function"), f"kind {claim.kind} needs {name}(table, ...)")
+    for key in ("rows", "group"):
+        if getattr(claim.estimate, key) is not None and not is_empirical(claim, code):
+            raise document.error((*place, key), f"needs {name}(table, ...)")
     check_arguments(document, (*place, "args"), class_arguments(getattr(code, name)), claim.estimate.args)
 
 

@@ -1,35 +1,39 @@
-"""Estimates of claims on an instances table, and the verdicts that follow: `evaluate`.
+"""Verdicts on claims from an instances table: `evaluate`.
 
 A verdict is that of an equivalence test (two one-sided tests of 2.5 % each): a claim is reproduced when the
 95 % interval of its estimate lies inside the acceptance region, so few seeds can never make a claim pass.
-Source: Schuirmann (1987).
+Source: Schuirmann (1987). At several looks, those 2.5 % are shared between them: see `looks`.
 """
 
 import math
 from bisect import bisect_left
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.errors import InputError, blamed
-from common.specs.document import nearest
-from common.statistics import Interval, fraction_interval, jackknife, t_quantile, widen
+from common.errors import InputError
+from common.statistics import (
+    TAIL,
+    Interval,
+    Z,
+    agreeing,
+    fraction_interval,
+    jackknife,
+    t_quantile,
+    widen,
+    z_quantile,
+)
 from common.style import themed
 from common.system.text import counted
-from common.verdicts.claims import Claim, Claims, Estimate, Verdict, is_empirical
+from common.verdicts.claims import Claim, Claims, Verdict, is_empirical
+from common.verdicts.estimates import Estimated, Part, Parts, estimate_all, file_of, in_code
+from common.verdicts.looks import Looks
 
 MOST_SEEDS = 1_000_000
-"""More seeds than anyone trains: a claim that this many would not decide counts as undecidable."""
-
-
-AGREEING = 6
-"""How many seeds must agree before most seeds can be said to: from six on, the exact binomial interval of the
-share of seeds with this outcome lies above 1/2, as .025^(1/6) = .54 (Clopper & Pearson 1934)."""
+"""More seeds than anyone trains: a claim that this many would not decide counts as open for good."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,12 @@ class Outcome:
     """The outcome of a claim.
 
     `low` and `high` are the interval that was judged, widened by the error of the published number (infinite
-    if one seed gives none); `samples` are the estimates with one seed left out, in the order of the seeds;
-    `more_seeds` would decide an inconclusive claim (None: no number of seeds would).
+    if one seed gives none); `samples` are the estimates with one seed (or group of seeds) left out, in the
+    order of the seeds; `more_seeds` would decide an inconclusive claim, or show that it is undecidable (None:
+    no number of seeds would), or are those to the next look. `seeds` is how many were judged, `look` the
+    number of the look that decided, or that the claim has got to; None where claims are judged once.
+    `needed_half_width`: that of the 95 % interval of the published number below which an undecidable claim
+    would be decided.
     """
 
     name: str
@@ -51,6 +59,20 @@ class Outcome:
     verdict: Verdict
     more_seeds: int | None
     reason: str
+    seeds: int = 0
+    look: int | None = None
+    needed_half_width: float | None = None
+
+
+class Tails(NamedTuple):
+    """The probability that an interval misses the true value on one side: at this look, and at the last."""
+
+    here: float = TAIL
+    last: float = TAIL
+
+
+ONCE = Tails()
+"""Where claims are judged once, by 95 % intervals."""
 
 
 def verdict_of(interval: Interval, region: Interval) -> Verdict:
@@ -63,127 +85,315 @@ def verdict_of(interval: Interval, region: Interval) -> Verdict:
     return Verdict.NOT_REPRODUCED if high < region[0] or low > region[1] else Verdict.INCONCLUSIVE
 
 
+def is_undecidable(own: Interval, half_width: float, region: Interval) -> bool:
+    """Whether a claim stays open wherever in our `own` interval the true value of our estimate lies.
+
+    Each value, with this half width of the published number's interval on either side, lies partly inside the
+    region.
+    """
+    reach = (region[0] - half_width, region[1] + half_width)
+    inside = (region[0] + half_width, region[1] - half_width)
+    meets = inside[0] <= inside[1] and own[0] <= inside[1] and own[1] >= inside[0]
+    return half_width > 0 and reach[0] <= own[0] and own[1] <= reach[1] and not meets
+
+
+def _verdict(value: float, own: Interval, half_width: float, region: Interval, tails: Tails) -> Verdict:
+    """The verdict on an estimate with its `own` interval; `half_width` is of the published 95 % interval."""
+    verdict = verdict_of(widen(value, own, _at(tails.here, half_width)), region)
+    # by the smallest error that any look will use, so that no later look could still decide
+    smallest = _at(max(tails), half_width)
+    if verdict is Verdict.INCONCLUSIVE and is_undecidable(own, smallest, region):
+        return Verdict.UNDECIDABLE
+    return verdict
+
+
+def _at(tail: float, half_width: float) -> float:
+    """The half width of an interval with this tail, from that of the 95 % interval."""
+    return half_width * (z_quantile(tail) / Z)
+
+
 def more_seeds(
-    value: float, interval: Interval, seeds: int, half_width: float, region: Interval
-) -> int | None:
-    """How many seeds beyond `seeds` would decide a claim, None if no number of seeds would.
+    value: float,
+    interval: Interval,
+    seeds: int,
+    half_width: float,
+    region: Interval,
+    tails: Tails = ONCE,
+) -> tuple[int, Verdict] | None:
+    """How many seeds beyond `seeds` would end a claim's being inconclusive, and how; None if none would.
 
     The estimate is assumed to stay, and its `interval` to shrink as t(seeds - 1) / sqrt(seeds); the half
-    width of the published number's interval does not shrink.
+    width of the published number's 95 % interval does not shrink.
     """
-    if seeds < 2:
+    if seeds < 2 or math.isinf(interval[0]):
         return None
-    width = t_quantile(0.975, seeds) / math.sqrt(seeds)
+    width = t_quantile(1 - tails.here, seeds) / math.sqrt(seeds)
 
-    def decides(n: int) -> bool:
-        shrink = t_quantile(0.975, n) / math.sqrt(n) / width
+    def verdict(n: int) -> Verdict:
+        shrink = t_quantile(1 - tails.here, n) / math.sqrt(n) / width
         own = (value - shrink * (value - interval[0]), value + shrink * (interval[1] - value))
-        return verdict_of(widen(value, own, half_width), region) is not Verdict.INCONCLUSIVE
+        return _verdict(value, own, half_width, region, tails)
 
-    n = bisect_left(range(MOST_SEEDS + 1), True, lo=seeds + 1, key=decides)
-    return n - seeds if n <= MOST_SEEDS else None
+    def ends(n: int) -> bool:
+        return verdict(n) is not Verdict.INCONCLUSIVE
+
+    n = bisect_left(range(MOST_SEEDS + 1), True, lo=seeds + 1, key=ends)
+    return (n - seeds, verdict(n)) if n <= MOST_SEEDS else None
+
+
+def needed_half_width(claim: Claim, value: float, tail: float = TAIL) -> float | None:
+    """The half width of the published number's 95 % interval below which a claim is decided.
+
+    Our `value` is taken as exact, the published one and a fixed margin M as they are: with the distance d
+    between the values, the published interval, at this tail, must be narrower than |M - d|. The region of the
+    rule `published_precision` is twice the 95 % half width h, and shrinks with it: the claim is not
+    reproduced once d exceeds the region and the interval. (It would also be reproduced with an error so large
+    that the region holds anything; that is no precision.) None if there is no such half width.
+    """
+    if claim.published is None or claim.margin is None:
+        return None
+    distance, factor = abs(value - claim.published.value), z_quantile(tail) / Z
+    margin = claim.margin.value
+    needed = distance / (2 + factor) if margin is None else abs(margin - distance) / factor
+    return needed or None
+
+
+def published_networks(claim: Claim, half_width: float) -> int | None:
+    """How many networks behind the published number give its 95 % interval this half width.
+
+    None if their standard deviation is not known, or the number is read too imprecisely for any number.
+    """
+    published = claim.published
+    if published is None or published.sd is None:
+        return None
+    fixed = published.model_copy(update={"sd": None, "n": None}).error
+    rest = (half_width / Z) ** 2 - fixed**2
+    return math.ceil(published.sd**2 / rest) if rest > 0 else None
 
 
 def evaluate(
-    claims: dict[str, Claim], code: ModuleType, table: pd.DataFrame, *, of_control: bool = False
+    claims: dict[str, Claim],
+    code: ModuleType,
+    table: pd.DataFrame,
+    *,
+    looks: Looks | None = None,
+    of_control: bool = False,
 ) -> dict[str, Outcome]:
     """The outcome of each claim on the instances `table`, one row per network with its `seed`.
 
-    Seeds are the independent units: instances of one seed share their random numbers. Where all seeds agree,
-    the outcome has no spread if there are at least `AGREEING` seeds, or if it is `of_control`: what breaks
-    networks on purpose may break all of them in the same way.
+    Where all seeds agree, the outcome has no spread if there are at least `agreeing` seeds, or if it is
+    `of_control`: what breaks networks on purpose may break all of them in the same way. With `looks` a claim
+    is judged at one after the other, as far as its rows have the seeds, until it is not inconclusive.
     """
-    seeds = np.unique(table["seed"])
-    values: dict[str, list[float]] = {name: [] for name in claims}
-    units: dict[str, int] = {}
-    problems: dict[str, str] = {}
-    # only a function itself knows which rows it takes, and whether it would skip a NaN
-    if "loss" in table and (lost := int(table["loss"].isna().sum())):
-        problem = f"{lost} of {len(table)} networks diverged"
-        problems = {
-            name: problem
-            for name, claim in claims.items()
-            if claim.estimate.function and is_empirical(claim, code)
-        }
-    # seed by seed, not claim by claim: one part of a large table at a time, used for all claims
-    for left_out in [None, *(seeds if len(seeds) > 1 else [])]:
-        rows = table if left_out is None else table[table["seed"] != left_out]
-        for name, claim in claims.items():
-            if name in problems or (left_out is not None and not is_empirical(claim, code)):
-                continue
-            with _in_code(code, str(claim.estimate.function)):
-                try:
-                    value, count = _estimate(claim, code, rows)
-                    if not math.isfinite(value):
-                        raise ValueError(f"the estimate is {value}")
-                except (ValueError, KeyError) as error:
-                    what = f"no {error} in the data" if isinstance(error, KeyError) else str(error)
-                    problems[name] = what if left_out is None else f"without seed {left_out}: {what}"
-                else:
-                    values[name].append(value)
-                    units.setdefault(name, count)
-    agreeing = {
-        name: _why_constant(claim, code, table, values[name][0])
-        for name, claim in claims.items()
-        if name not in problems and not units[name] and claim.power is None and _is_constant(values[name])
-    }
-    if not of_control:
-        problems |= {name: why for name, why in agreeing.items() if why}
-    return {
-        name: _invalid(name, claim, problems[name])
-        if name in problems
-        else _outcome(
-            name,
-            claim,
-            values[name],
-            _interval(values[name], units[name], name in agreeing, of_control, is_empirical(claim, code)),
-            agrees=name in agreeing,
-        )
-        for name, claim in claims.items()
-    }
+    whole = Parts(table)
+    of: dict[str, Part] = {}
+    outcomes: dict[str, Outcome] = {}
+    for name, claim in claims.items():
+        if is_empirical(claim, code):
+            try:
+                of[name] = whole.of(claim)
+            except ValueError as error:
+                outcomes[name] = _invalid(name, claim, str(error))
+    left = {name: claim for name, claim in claims.items() if name not in outcomes}
+    if looks is None:
+        for name, found in estimate_all(left, code, of, whole).items():
+            judgement = _judge(name, left[name], found, of_control=of_control)
+            outcomes[name] = judgement.once()
+    else:
+        outcomes |= _over_looks(left, code, of, whole, looks, of_control=of_control)
+    return {name: outcomes[name] for name in claims}
 
 
-def _interval(values: list[float], units: int, agrees: bool, of_control: bool, empirical: bool) -> Interval:
-    """The 95 % interval of an estimate, without the error of the published number."""
-    value, *samples = values
-    if units:
-        return fraction_interval(value, units, samples)
-    if not empirical or (agrees and (of_control or len(samples) >= AGREEING)):
+def _over_looks(
+    claims: dict[str, Claim],
+    code: ModuleType,
+    of: dict[str, Part],
+    whole: Parts,
+    looks: Looks,
+    *,
+    of_control: bool,
+) -> dict[str, Outcome]:
+    """The outcomes of claims that are judged look by look, on their rows `of` the `whole` table."""
+    outcomes: dict[str, Outcome] = {}
+    open_ = dict(claims)
+    for number, (seeds, tail) in enumerate(zip(looks.seeds, looks.tails, strict=True), start=1):
+        there = {name: claim for name, claim in open_.items() if name not in of or of[name].complete >= seeds}
+        for name in open_.keys() - there.keys():
+            if name not in outcomes:
+                outcomes[name] = _not_there(name, open_[name], of[name].complete, looks)
+        waiting = {name for name, claim in there.items() if _waits(claim, number, looks)}
+        outcomes |= {name: _waiting(name, there[name], number, looks) for name in waiting}
+        judged = {name: claim for name, claim in there.items() if name not in waiting}
+        parts = {name: of[name].first(seeds) for name in judged if name in of}
+        tails = Tails(tail, looks.tails[-1])
+        for name, found in estimate_all(judged, code, parts, whole).items():
+            judgement = _judge(name, judged[name], found, tails, of_control=of_control)
+            outcomes[name] = judgement.at(number, looks, is_exact=name not in of)
+        open_ = {name: c for name, c in there.items() if outcomes[name].verdict is Verdict.INCONCLUSIVE}
+    return outcomes
+
+
+def _shown(number: int, looks: Looks) -> str:
+    return f"look {number} of {len(looks.seeds)} ({looks.seeds[number - 1]} seeds)"
+
+
+def _next(number: int, looks: Looks) -> tuple[int, str]:
+    """How many more seeds the look after this one needs, and this in words."""
+    more = looks.seeds[number] - looks.seeds[number - 1]
+    return more, f"look {number + 1} needs {more} more seeds"
+
+
+def _waits(claim: Claim, number: int, looks: Looks) -> bool:
+    """Whether the one look of a goodness-of-fit test, the first with enough seeds, else the last, is later.
+
+    It has a rate of false alarms of its own, which a test at each look would exceed.
+    """
+    return (
+        claim.power is not None and number < len(looks.seeds) and looks.seeds[number - 1] < claim.power.seeds
+    )
+
+
+def _waiting(name: str, claim: Claim, number: int, looks: Looks) -> Outcome:
+    more, cure = _next(number, looks)
+    why = f"{_shown(number, looks)}: the test is made once, with enough seeds to detect a difference; {cure}"
+    return _open(name, claim, more, why, looks.seeds[number - 1], number)
+
+
+def _not_there(name: str, claim: Claim, seeds: int, looks: Looks) -> Outcome:
+    needs = f"look 1 of {len(looks.seeds)} needs {looks.seeds[0]} seeds of each network that the claim reads"
+    return _open(name, claim, looks.seeds[0] - seeds, f"{needs}; there are {seeds}", seeds, 0)
+
+
+def _open(name: str, claim: Claim, more: int, why: str, seeds: int, look: int) -> Outcome:
+    """The outcome of a claim that has not been judged yet."""
+    unknown = (math.nan, -math.inf, math.inf)
+    return Outcome(
+        name, claim, *unknown, claim.region, [], Verdict.INCONCLUSIVE, more, why, seeds=seeds, look=look
+    )
+
+
+class _Judgement(NamedTuple):
+    """An outcome, whose reason says what was found, and in words what would decide it if it is open."""
+
+    outcome: Outcome
+    cure: str = ""
+
+    def once(self) -> Outcome:
+        """The outcome where there are no other looks."""
+        return replace(self.outcome, reason=_joined(self.outcome.reason, self.cure))
+
+    def at(self, number: int, looks: Looks, *, is_exact: bool) -> Outcome:
+        """The outcome at a look; theory is the same at each."""
+        of, said = self.outcome, self.outcome.reason
+        if not is_exact:
+            said = f"{_shown(number, looks)}: {said}"
+        more, cure = of.more_seeds, self.cure
+        if of.verdict is Verdict.INCONCLUSIVE:
+            if number < len(looks.seeds):
+                more, cure = _next(number, looks)
+            else:
+                cure = _joined("limit reached", cure)
+        seeds = of.seeds or (0 if is_exact else looks.seeds[number - 1])
+        return replace(of, reason=_joined(said, cure), more_seeds=more, look=number, seeds=seeds)
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
+
+
+def _invalid(name: str, claim: Claim, problem: str) -> Outcome:
+    nan = math.nan
+    return Outcome(name, claim, nan, nan, nan, claim.region, [], Verdict.INVALID, None, problem)
+
+
+def _judge(name: str, claim: Claim, found: Estimated, tails: Tails = ONCE, *, of_control: bool) -> _Judgement:
+    """The outcome of a claim with this estimate."""
+    problem = found.problem or (None if of_control else found.identical)
+    if problem is not None:
+        return _Judgement(replace(_invalid(name, claim, problem), seeds=found.seeds))
+    if claim.power is not None:
+        return _fit(name, claim, found, claim.power.seeds)
+    value, samples, region = found.value, found.samples, claim.region
+    own = _interval(found, tails.here, of_control=of_control)
+    published = claim.published_half_width
+    interval = widen(value, own, _at(tails.here, published))
+    verdict = _verdict(value, own, published, region, tails)
+    outcome = Outcome(name, claim, value, *interval, region, samples, verdict, None, "", found.seeds)
+    group = claim.estimate.group
+    of_seeds = f"seeds in groups of {group}" if group else "seeds"
+    if found.agrees and math.isinf(own[0]):
+        more = (agreeing(tails.here) - len(samples)) * (group or 1)
+        few = f"all {found.seeds} {of_seeds} give {value:.4g}, which says little about other seeds"
+        return _Judgement(replace(outcome, more_seeds=more, reason=few), f"{more} more would decide")
+    if math.isinf(own[0]):
+        one = f"one group of {group} seeds" if group else "one seed"
+        return _Judgement(replace(outcome, reason=f"{value:.4g} comes from {one}, which gives no interval"))
+    said, needed = _said(value, interval, region, verdict), None
+    if verdict is Verdict.UNDECIDABLE:
+        needed = needed_half_width(claim, value, max(tails))
+        said = _joined(said, _undecidable(claim, needed))
+    if found.agrees:
+        share = tails.here ** (1 / len(samples))
+        all_of = f"all {found.seeds} {of_seeds} agree" if group else f"all {len(samples)} seeds agree"
+        said += f"; {all_of}, so more than {share:.0%} of all {'groups' if group else 'seeds'} would"
+    outcome = replace(outcome, reason=said, needed_half_width=needed)
+    if verdict is not Verdict.INCONCLUSIVE:
+        return _Judgement(outcome)
+    ends = more_seeds(value, own, len(samples), published, region, tails)
+    if ends is None:
+        return _Judgement(outcome, "no number of seeds would decide")
+    more = ends[0] * (group or 1)
+    what = "decide" if ends[1] is not Verdict.UNDECIDABLE else "show that it cannot be decided"
+    return _Judgement(replace(outcome, more_seeds=more), f"about {counted(more, 'more seed')} would {what}")
+
+
+def _interval(found: Estimated, tail: float, *, of_control: bool) -> Interval:
+    """The interval of an estimate, without the error of the published number."""
+    value, samples = found.value, found.samples
+    if found.units:
+        return fraction_interval(value, found.units, samples, tail)
+    if not found.seeds or (found.agrees and (of_control or len(samples) >= agreeing(tail))):
         return (value, value)
-    return (-math.inf, math.inf) if agrees else jackknife(value, samples)
+    return (-math.inf, math.inf) if found.agrees else jackknife(value, samples, tail)
 
 
-def _is_constant(values: list[float]) -> bool:
-    """Whether the estimate is the same whichever seed is left out."""
-    # relative, because equal data can differ in the last digit when summed in another order
-    return len(values) > 2 and bool(np.ptp(values[1:]) <= 1e-12 * np.max(np.abs(values)))
+def _fit(name: str, claim: Claim, found: Estimated, seeds_needed: int) -> _Judgement:
+    """The outcome of a goodness-of-fit test."""
+    p, region = found.value, claim.region
+    verdict = verdict_of((p, p), region)
+    outcome = Outcome(name, claim, p, p, p, region, found.samples, verdict, None, "", found.seeds)
+    if verdict is Verdict.REPRODUCED and found.seeds < seeds_needed:
+        more = seeds_needed - found.seeds
+        why = f"p = {p:.4g} raises no alarm, but {seeds_needed} seeds are needed to detect a difference"
+        few = replace(outcome, verdict=Verdict.INCONCLUSIVE, more_seeds=more, reason=why)
+        return _Judgement(few, f"{more} more would decide")
+    return _Judgement(replace(outcome, reason=_said(p, (p, p), region, verdict)))
 
 
-def _why_constant(claim: Claim, code: ModuleType, table: pd.DataFrame, value: float) -> str | None:
-    """Why an estimate that is the same whichever seed is left out cannot be judged, None if all seeds agree.
+def _said(value: float, interval: Interval, region: Interval, verdict: Verdict) -> str:
+    shown = f"{value:.4g}" if interval[0] == interval[1] else f"{value:.4g} {_span(interval)}"
+    lies = {Verdict.REPRODUCED: "inside", Verdict.NOT_REPRODUCED: "outside"}.get(verdict, "partly inside")
+    return f"{shown} lies {lies} {_span(region)}"
 
-    The networks of all seeds may be identical, or the estimate may not depend on every seed, as with a
-    median. Or it compares equal things: a function that returns exactly an end of the region, such as a lead
-    of 0.
-    """
-    if claim.estimate.function and value in claim.region:
-        return f"every choice of seeds gives {value:.4g}, exactly an end of the acceptance region"
-    sweep = [*table.columns[: table.columns.get_loc("seed")]]
-    measured = table.drop(columns=[*sweep, "seed"])
-    groups = measured.groupby([table[name] for name in sweep], dropna=False) if sweep else measured
-    if bool((groups.nunique(dropna=False) == 1).to_numpy().all()):
-        return "the networks of all seeds are identical: all of their metrics are equal"
-    alone = []
-    for _, rows in table.groupby("seed"):
-        try:
-            alone.append(_estimate(claim, code, rows)[0])
-        except (ValueError, KeyError):
-            alone.append(math.nan)
-    if not np.ptp(alone) <= 1e-12 * np.max(np.abs(alone)):
-        return (
-            "every choice of seeds gives the same, but single seeds differ: the estimate ignores some seeds"
-        )
-    return None
+
+def _undecidable(claim: Claim, needed: float | None) -> str:
+    """Why no number of our seeds decides a claim, and which published number would."""
+    known = f"the published number is known to ±{claim.published_half_width:.2g}, too little for any number"
+    why = f"{known} of our seeds to decide"
+    if needed is None:
+        return why
+    why += f"; below ±{needed:.2g} would"
+    published = claim.published
+    if published is None or published.sd is None:
+        return why
+    n = published_networks(claim, needed)
+    if n is None:
+        return f"{why}, for which it is also read too imprecisely"
+    return f"{why}, about {counted(n, 'published network')} instead of {published.n}"
+
+
+def _span(interval: Interval) -> str:
+    return f"[{interval[0]:.4g}, {interval[1]:.4g}]"
 
 
 def draw(code: ModuleType, table: pd.DataFrame, claims: Claims) -> dict[str, Figure]:
@@ -192,127 +402,10 @@ def draw(code: ModuleType, table: pd.DataFrame, claims: Claims) -> dict[str, Fig
     Raises:
         InputError: if they cannot be drawn.
     """
-    with _in_code(code, "figures"), themed():
+    with in_code(code, "figures"), themed():
         figures: dict[str, Figure] = code.figures(table, claims)
         if not isinstance(figures, dict) or not all(isinstance(one, Figure) for one in figures.values()):
-            raise InputError(f"{_file(code)}: figures() must return a dict of matplotlib figures by name")
+            raise InputError(f"{file_of(code)}: figures() must return a dict of matplotlib figures by name")
         for figure in figures.values():
             figure.draw_without_rendering()  # much of a theme, such as the ticks, is read only now
     return figures
-
-
-def _in_code(code: ModuleType, name: str) -> AbstractContextManager[None]:
-    """A context that reports an error in a replication's function `name` in one line."""
-    return blamed(f"{name}()", at=_file(code), after="; what was trained is stored")
-
-
-def _file(code: ModuleType) -> str:
-    return getattr(code, "__file__", None) or code.__name__
-
-
-def _estimate(claim: Claim, code: ModuleType, table: pd.DataFrame) -> tuple[float, int]:
-    """The estimate on `table`, and for a fraction the number of its units."""
-    if claim.estimate.function is None:
-        return _mean(claim.estimate, table), 0
-    function = getattr(code, claim.estimate.function)
-    if not is_empirical(claim, code):
-        return float(function(**claim.estimate.args)), 0
-    result = function(table, **claim.estimate.args)
-    if claim.kind != "fraction":
-        return float(result), 0
-    judged = np.asarray(result)
-    if not judged.size:
-        raise ValueError("there are no units to judge")
-    if judged.dtype != np.bool_:
-        raise TypeError(f"{function.__name__}: a fraction needs a Series of bool, got {judged.dtype}")
-    return float(judged.mean()), judged.size
-
-
-def _mean(estimate: Estimate, table: pd.DataFrame) -> float:
-    _check_column(str(estimate.metric), table)
-    # numpy's mean, because pandas' would leave out NaN
-    return float(np.mean(table[estimate.metric].to_numpy()[rows_at(estimate, table)]))
-
-
-def _check_column(column: str, table: pd.DataFrame) -> None:
-    if column not in table:
-        raise ValueError(f"no column {column!r}; {nearest(column, [*map(str, table.columns)])}")
-
-
-def rows_at(estimate: Estimate, table: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.bool_]]":
-    """Which rows of `table` the `at` of an estimate selects.
-
-    Raises:
-        ValueError: if there are none, or there is no such column.
-    """
-    chosen = np.ones(len(table), dtype=bool)
-    for factor, wanted in estimate.at.items():
-        _check_column(factor, table)
-        values = table[factor].to_numpy()
-        if values.dtype.kind in "iuf" and not isinstance(wanted, (str, bool)):
-            chosen &= np.abs(values - wanted) <= 1e-9 * abs(wanted)
-        else:
-            chosen &= np.asarray(values == wanted)
-    if not chosen.any():
-        places = ", ".join(f"{factor} = {wanted}" for factor, wanted in estimate.at.items())
-        raise ValueError(f"no row at {places or 'all'}")
-    return chosen
-
-
-def _invalid(name: str, claim: Claim, problem: str) -> Outcome:
-    nan = math.nan
-    return Outcome(name, claim, nan, nan, nan, claim.region, [], Verdict.INVALID, None, problem)
-
-
-def _outcome(name: str, claim: Claim, values: list[float], own: Interval, *, agrees: bool) -> Outcome:
-    value, *samples = values
-    if claim.power is not None:
-        return _fit_outcome(name, claim, value, samples, claim.power.seeds)
-    published, region = claim.published_half_width, claim.region
-    interval = widen(value, own, published)
-    verdict, more = verdict_of(interval, region), None
-    if agrees and math.isinf(own[0]):
-        more = AGREEING - len(samples)
-        few = f"all {len(samples)} seeds give {value:.4g}, which says little about other seeds"
-        reason = f"{few}; {more} more would decide"
-        return Outcome(name, claim, value, *interval, region, samples, verdict, more, reason)
-    if verdict is Verdict.INCONCLUSIVE:
-        more = more_seeds(value, own, len(samples), published, region)
-    reason = _reason(value, interval, region, verdict, more)
-    if agrees:
-        share = 0.025 ** (1 / len(samples))
-        reason += f"; all {len(samples)} seeds agree, so more than {share:.0%} of all seeds would"
-    return Outcome(name, claim, value, *interval, region, samples, verdict, more, reason)
-
-
-def _fit_outcome(name: str, claim: Claim, value: float, samples: list[float], seeds_needed: int) -> Outcome:
-    verdict, more = verdict_of((value, value), claim.region), None
-    seeds = max(len(samples), 1)
-    reason = _reason(value, (value, value), claim.region, verdict, None)
-    if verdict is Verdict.REPRODUCED and seeds < seeds_needed:
-        verdict, more = Verdict.INCONCLUSIVE, seeds_needed - seeds
-        reason = (
-            f"p = {value:.4g} raises no alarm, but {seeds_needed} seeds are needed to detect a difference"
-        )
-        reason += f"; {more} more would decide"
-    return Outcome(name, claim, value, value, value, claim.region, samples, verdict, more, reason)
-
-
-def _reason(value: float, interval: Interval, region: Interval, verdict: Verdict, more: int | None) -> str:
-    if math.isinf(interval[0]):
-        return f"{value:.4g} comes from one seed, which gives no interval"
-    shown = f"{value:.4g}" if interval[0] == interval[1] else f"{value:.4g} {_span(interval)}"
-    if verdict is Verdict.REPRODUCED:
-        return f"{shown} lies inside {_span(region)}"
-    if verdict is Verdict.NOT_REPRODUCED:
-        return f"{shown} lies outside {_span(region)}"
-    cure = (
-        "no number of seeds would decide"
-        if more is None
-        else f"about {counted(more, 'more seed')} would decide"
-    )
-    return f"{shown} lies partly inside {_span(region)}; {cure}"
-
-
-def _span(interval: Interval) -> str:
-    return f"[{interval[0]:.4g}, {interval[1]:.4g}]"

@@ -15,7 +15,8 @@ from common.specs.spec import Spec, is_neutral, is_of_the_setting, resolve
 from common.specs.sweep import instances
 from common.verdicts import record as records
 from common.verdicts.claims import Claim, Claims, Verdict, check_functions
-from common.verdicts.evaluate import Outcome, evaluate, rows_at
+from common.verdicts.estimates import reads
+from common.verdicts.evaluate import Outcome, evaluate
 from common.verdicts.suite import Suite, Written
 
 
@@ -215,10 +216,11 @@ def _with_rows(written: Written, spec: Spec, for_reference: bool) -> tuple[dict[
     rows, not_asked, document = instances(spec), [], written.claims.document
     for name, claim in written.judged.items():
         try:
-            rows_at(claim.estimate, rows)
+            reads(claim, spec.code, rows)
         except ValueError as error:
             if not for_reference:
-                raise document.error(("claims", name, "estimate", "at"), str(error)) from None
+                key = "at" if claim.estimate.rows is None else "rows"
+                raise document.error(("claims", name, "estimate", key), str(error)) from None
             not_asked.append(name)
     judged = {name: claim for name, claim in written.judged.items() if name not in not_asked}
     if not judged:

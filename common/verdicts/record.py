@@ -30,10 +30,8 @@ from common.verdicts.evaluate import Outcome, verdict_of
 FALSE_ALARMS = 0.01
 """The probability that a run of the whole suite reports a moved value where nothing has changed."""
 
-_NEIGHBOURS = (
-    {Verdict.REPRODUCED, Verdict.INCONCLUSIVE},
-    {Verdict.INCONCLUSIVE, Verdict.NOT_REPRODUCED},
-)
+_OPEN = {Verdict.INCONCLUSIVE, Verdict.UNDECIDABLE}
+"""The verdicts between reproduced and not reproduced: one step away from either, and from each other."""
 
 _HEADER = """\
 # Written by `replicate record`, never by hand.
@@ -71,6 +69,8 @@ class RecordedClaim(Strict):
         if len(self.samples) == 1:
             raise ValueError(f"a single sample has no spread; {RESTORE}")
         no_interval = math.isinf(self.low) and math.isinf(self.high) and self.verdict is Verdict.INCONCLUSIVE
+        if no_interval and math.isnan(self.value) and not self.samples:
+            return self  # not judged yet: its first look, or the one of a test, has not got its seeds
         if not (no_interval or (self.low <= self.value <= self.high and math.isfinite(self.high - self.low))):
             raise ValueError(f"low and high must be numbers, with value between them; {RESTORE}")
         return self
@@ -101,7 +101,8 @@ class _RecordFile(Strict):
 class Change(NamedTuple):
     """One result that differs from the record: the claim (or `control: claim`), and how it differs.
 
-    `by_chance`: the value moved by no more than it may, and the verdict changed to or from inconclusive.
+    `by_chance`: the value moved by no more than it may, and the verdict changed to or from inconclusive or
+    undecidable.
     """
 
     claim: str
@@ -284,19 +285,31 @@ def differences(
 
 
 def uninvestigated(records: Mapping[str, Record], claims: Mapping[str, Claim]) -> list[Change]:
-    """The claims that the full profile's record does not have as reproduced, and that no text explains."""
-    full = records["full"].claims if "full" in records else {}
+    """The claims that the records do not have as reproduced, and that no text explains.
+
+    Of a claim in the profiles full and decided, the latter's verdict counts. An undecidable claim needs no
+    text: what keeps it open is the published number alone, and its reason says how precise that would have to
+    be; of our networks there is nothing to find out.
+    """
+    final = {
+        name: claim.verdict
+        for profile in ("full", "decided")
+        if profile in records
+        for name, claim in records[profile].claims.items()
+    }
     return [
-        Change(name, f"recorded as {full[name].verdict}, but `investigated` does not say why")
+        Change(name, f"recorded as {final[name]}, but `investigated` does not say why")
         for name, claim in claims.items()
-        if name in full and full[name].verdict is not Verdict.REPRODUCED and claim.investigated is None
+        if claim.investigated is None
+        and final.get(name, Verdict.REPRODUCED) not in (Verdict.REPRODUCED, Verdict.UNDECIDABLE)
     ]
 
 
 def unsound(record: Record, outcomes: Mapping[str, Outcome], *, same_hash: bool) -> list[Change]:
     """The claims whose record does not follow from its own samples, so nothing can be compared with it.
 
-    With the `same_hash`, record and `outcomes` have the same seeds, and so the same number of samples.
+    With the `same_hash`, record and `outcomes` have the same seeds, and so the same number of samples; but
+    where claims are judged look by look, on another kind of processor another look may have decided.
     """
     changes = []
     for name, old in record.claims.items():
@@ -310,7 +323,7 @@ def unsound(record: Record, outcomes: Mapping[str, Outcome], *, same_hash: bool)
 def _unsound(old: RecordedClaim, new: Outcome, same_hash: bool) -> str | None:
     if Verdict.INVALID in (old.verdict, new.verdict):
         return None
-    if same_hash and len(old.samples) != len(new.samples):
+    if same_hash and new.look is None and len(old.samples) != len(new.samples):
         return f"the record has {counted(len(old.samples), 'sample')}, but this run has {len(new.samples)}"
     if not old.samples or new.claim.power is not None or math.isinf(old.low):
         return None
@@ -324,9 +337,10 @@ def _unsound(old: RecordedClaim, new: Outcome, same_hash: bool) -> str | None:
     if not (old.low <= low + slack and high - slack <= old.high):
         return "the record's samples spread wider than its interval"
     shifts = (-slack, 0.0, slack)
-    if old.verdict not in {
-        verdict_of((old.low + a, old.high + b), new.region) for a in shifts for b in shifts
-    }:
+    follow = {verdict_of((old.low + a, old.high + b), new.region) for a in shifts for b in shifts}
+    if Verdict.INCONCLUSIVE in follow and new.claim.published_half_width:
+        follow.add(Verdict.UNDECIDABLE)
+    if old.verdict not in follow:
         return f"recorded as {old.verdict}, which does not follow from its interval and the acceptance region"
     return None
 
@@ -335,11 +349,15 @@ def _moved(name: str, old: RecordedClaim, new: Outcome, n_claims: int) -> Change
     distance, allowed = abs(new.value - old.value), _tolerance(old, new, n_claims)
     if old.verdict is not new.verdict:
         # where no estimate has changed, the way of judging has
-        by_chance = {old.verdict, new.verdict} in _NEIGHBOURS and distance <= allowed and not _alike(old, new)
+        both = {old.verdict, new.verdict}
+        is_step = bool(both & _OPEN) and Verdict.INVALID not in both
+        by_chance = is_step and distance <= allowed and not _alike(old, new)
         problem = f"verdict changed from {old.verdict} to {new.verdict}: {new.reason}"
         return Change(name, problem, by_chance)
     if new.verdict is Verdict.INVALID:
         return Change(name, f"invalid, as in the record: {new.reason}")
+    if math.isnan(old.value) and math.isnan(new.value):  # not judged yet, in either
+        return None
     if not distance <= allowed:
         problem = (
             f"value moved from {old.value:.6g} to {new.value:.6g}, by more than the {allowed:.2g} allowed"

@@ -1,8 +1,9 @@
-"""Do the checks work? A study of the suite, run by hand: `python -m tests.validation seeds` or `faults`.
+"""Do the checks work? A study of the suite, run by hand: `python -m tests.validation seeds`, `faults` or `looks`.
 
 `seeds` trains the quick profile again under other seeds and counts how often a claim comes out otherwise.
 `faults` plants mistakes in models, data, optimisers, metrics and judging, and says which ones are noticed, by
-what. Both store what they have in --out and go on where they were stopped.
+what. Both store what they have in --out and go on where they were stopped. `looks` judges tables of random
+numbers, of which the truth is known, and counts false verdicts.
 """
 
 import argparse
@@ -12,9 +13,10 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.runs.training import Devices
+from common.specs.document import nearest
 from common.specs.find import find_root, find_specs
 from common.system.terminal import Terminal
-from tests.validation import planting, seeds
+from tests.validation import looks, planting, seeds
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     only = "only on this replication, of those that a fault touches; may be given several times"
     of_faults.add_argument("--on", action="append", default=[], metavar="NAME", help=only)
     of_faults.add_argument("--list", action="store_true", help="only say what faults there are")
-    for part, folder in ((of_seeds, "seeds"), (of_faults, "faults")):
+    of_looks = parts.add_parser("looks", help="how often claims are decided falsely at several looks")
+    of_looks.add_argument("names", nargs="*", metavar="KIND", help=f"default: all: {', '.join(looks.KINDS)}")
+    of_looks.add_argument("--share", type=float, default=1.0, help="of the tables, to see results sooner")
+    for part, folder in ((of_seeds, "seeds"), (of_faults, "faults"), (of_looks, "looks")):
         part.add_argument("--workers", type=_positive, help="default: all processors")
         default = Path("results") / "validation" / folder
         part.add_argument(
@@ -46,6 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
         if options.part == "seeds":
             names = options.names or list(find_specs(root))
             seeds.study(root, names, options.groups, devices, options.out, console)
+        elif options.part == "looks":
+            if unknown := [name for name in options.names if name not in looks.KINDS]:
+                raise InputError(f"no kind {unknown[0]!r}; {nearest(unknown[0], list(looks.KINDS))}")
+            names = options.names or list(looks.KINDS)
+            looks.study(names, options.share, devices.n, options.out, console)
         elif options.list:
             planting.show(console)
         else:

@@ -191,7 +191,7 @@ def summary(counted: pd.DataFrame, verdicts: pd.DataFrame) -> Iterator[str]:
         ("Without those that the quick profile's record has as not reproduced", chance),
     )
     for title, claims in named:
-        for verdict in (lost, str(Verdict.INCONCLUSIVE), str(Verdict.INVALID)):
+        for verdict in (lost, *map(str, (Verdict.INCONCLUSIVE, Verdict.UNDECIDABLE, Verdict.INVALID))):
             yield f"{title}: {verdict} {share(claims, verdicts, verdict)}"
     of_group = _of(chance, verdicts)
     alarms = (of_group["verdict"] == lost).groupby(of_group["group"]).sum()

@@ -84,7 +84,7 @@ def test_the_summary_counts_true_claims_only() -> None:
             {"claim": "b", "reproduced": 0, "not reproduced": 4, "true": False, "from_seeds": True},
             {"claim": "c", "reproduced": 4, "not reproduced": 0, "true": True, "from_seeds": False},
         ]
-    ).assign(replication="r", inconclusive=0, invalid=0, recorded_full="", recorded_quick="")
+    ).assign(replication="r", inconclusive=0, undecidable=0, invalid=0, recorded_full="", recorded_quick="")
     verdicts = pd.DataFrame(
         {"replication": "r", "claim": claim, "group": group, "verdict": "reproduced"}
         for claim in "abc"

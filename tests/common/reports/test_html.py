@@ -22,7 +22,7 @@ from common.reports import html
 from common.reports.schema import Report
 
 HOSTILE = "<script>document.title = 'taken over'</script> & \"quoted\" x < y"
-VERDICTS = ["reproduced", "not reproduced", "inconclusive", "invalid"]
+VERDICTS = ["reproduced", "not reproduced", "inconclusive", "undecidable", "invalid"]
 TABLE = pd.DataFrame({"part": "a", "density": [0.1, 0.1, 0.2], "seed": [0, 1, 0], "loss": [1 / 3, 1, 2]})
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 DRIVER = shutil.which("chromedriver")
@@ -39,7 +39,8 @@ def replication(name: str, paper: str, verdicts: list[str], changed: str = "") -
             "name": f"claim_{i}", "statement": HOSTILE, "kind": "ordering", "paper": paper,
             "where": "figure 1", "read_by": "text", "published": None, "theory": None, "region_low": 0.5,
             "region_high": None, "rule": "half", "value": 1.0, "low": 0.9, "high": 1.1, "verdict": verdict,
-            "reason": "for one reason", "more_seeds": None, "investigated": HOSTILE,
+            "reason": "for one reason", "more_seeds": None, "needed_half_width": None,
+            "seeds": 2, "look": None, "investigated": HOSTILE,
             "as_recorded": f"claim_{i}" != changed,
         }
         for i, verdict in enumerate(verdicts)
@@ -64,7 +65,7 @@ def report() -> Report:
     }
     return Report.model_validate_json(json.dumps({
         "profile": "full", "written": "2026-01-01", "as_recorded": False, "papers": papers,
-        "counts": {"reproduced": 2, "not reproduced": 2, "inconclusive": 1, "invalid": 1},
+        "counts": {"reproduced": 2, "not reproduced": 2, "inconclusive": 1, "undecidable": 1, "invalid": 1},
         "replications": [
             replication("one/a", "first", VERDICTS, changed="claim_1"),
             replication("two/b", "second", ["reproduced", "not reproduced"]),
@@ -93,7 +94,7 @@ def test_what_comes_from_files_is_shown_and_not_run(page: str) -> None:
     assert 'href="https://example.org/first"' in page
     assert "javascript:" not in page
     assert "full: never run" in page
-    assert "2 of 6 claims were reproduced" in page
+    assert "2 of 7 claims were reproduced" in page
     assert "with uncommitted changes" in page
     assert page.count(">within chance<") == 3  # a claim of each, and all of the second
     assert page.count("to inconclusive") == 2
@@ -285,7 +286,7 @@ def shown_rows(browser: webdriver.Chrome) -> list[str]:
 
 @pytest.mark.browser
 def test_the_page_logs_no_error_and_requests_nothing(browser: webdriver.Chrome) -> None:
-    assert browser.title == "Replications: 2 of 6 claims reproduced"
+    assert browser.title == "Replications: 2 of 7 claims reproduced"
     assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
     log = browser.get_log("performance")  # type: ignore[no-untyped-call]
     events = [json.loads(entry["message"])["message"] for entry in log]
@@ -322,9 +323,9 @@ def test_filters_hide_and_show_rows(browser: webdriver.Chrome) -> None:
     boxes["reproduced"].click()
     assert shown_rows(browser) == ["one-a " + v for v in VERDICTS[1:]] + ["two-b not reproduced"]
     boxes["not reproduced"].click()
-    assert shown_rows(browser) == ["one-a inconclusive", "one-a invalid"]
+    assert shown_rows(browser) == ["one-a inconclusive", "one-a undecidable", "one-a invalid"]
     assert not browser.find_element(By.ID, "two-b").is_displayed()
-    assert browser.find_element(By.NAME, "shown").text == "2 claims shown"
+    assert browser.find_element(By.NAME, "shown").text == "3 claims shown"
     for verdict in ("reproduced", "not reproduced"):
         boxes[verdict].click()
     changed = browser.find_element(By.NAME, "changed")
@@ -332,7 +333,7 @@ def test_filters_hide_and_show_rows(browser: webdriver.Chrome) -> None:
     assert shown_rows(browser) == ["one-a not reproduced"]
     changed.click()
     browser.find_element(By.CSS_SELECTOR, "option[value=second]").click()
-    assert shown_rows(browser) == everything[4:]
+    assert shown_rows(browser) == everything[len(VERDICTS) :]
     browser.find_element(By.CSS_SELECTOR, "option[value='']").click()
     assert shown_rows(browser) == everything
 

@@ -33,7 +33,8 @@ def claim(name: str, **changes: Any) -> ClaimReport:
         "name": name, "statement": "x < y & z", "kind": "theory", "paper": "p", "where": "w",
         "read_by": "derived", "published": None, "theory": 1.0, "region_low": 0.9, "region_high": 1.1,
         "rule": "r", "value": 1.0, "low": 0.95, "high": 1.05, "verdict": Verdict.REPRODUCED,
-        "reason": "1 lies inside", "more_seeds": None, "investigated": None, "as_recorded": True,
+        "reason": "1 lies inside", "more_seeds": None, "needed_half_width": None, "seeds": 2, "look": None,
+        "investigated": None, "as_recorded": True,
     }  # fmt: skip
     return ClaimReport(**(fields | changes))
 
@@ -79,7 +80,13 @@ MISSED = {"verdict": Verdict.NOT_REPRODUCED, "value": 2.0, "low": 1.9, "high": 2
 
 def test_the_answer_counts() -> None:
     whole = report(claim("a"), claim("b", **MISSED), claim("c"))
-    assert whole.counts == {"reproduced": 2, "not reproduced": 1, "inconclusive": 0, "invalid": 0}
+    assert whole.counts == {
+        "reproduced": 2,
+        "not reproduced": 1,
+        "inconclusive": 0,
+        "undecidable": 0,
+        "invalid": 0,
+    }
     assert whole.as_recorded is True
     assert list(whole.papers) == ["p"]  # only those that a claim is of
     assert report(claim("a"), changes={"a": "moved"}).as_recorded is False
@@ -97,7 +104,7 @@ def test_the_names_of_the_fields_stay() -> None:
     )
     assert properties == {
         "ClaimReport": "name statement kind paper where read_by published theory region_low region_high rule "
-        "value low high verdict reason more_seeds investigated as_recorded",
+        "value low high verdict reason more_seeds needed_half_width seeds look investigated as_recorded",
         "ControlReport": "name why run claims",
         "ControlClaim": "name verdict as_recorded",
         "NotAsRecorded": "claim problem by_chance",
@@ -227,12 +234,12 @@ VALUE = "replications.0.claims.0.value"
         (changed("replications", "{}"), "replications: Input should be a valid array"),
         (changed("replications.0.run.spec", "[" * 500 + "]" * 500), "recursion limit exceeded"),
         (changed("a\\n\x1bb", "1").replace(b"\\\\n", b"\\n"), "a b: Extra inputs are not permitted"),
-        (changed("version", "4"), "this report has version '4'; expected '3': write it again"),
+        (changed("version", "5"), "this report has version '5'; expected '4': write it again"),
         (changed("version", '"2"'), "this report has version '2'"),
-        (changed("version", "2.5"), "this report has version '2.5'; expected '3'"),
+        (changed("version", "2.5"), "this report has version '2.5'; expected '4'"),
         (changed("version", "null"), "this report has version 'None'"),
         (changed("version", "[" + "1," * 1000 + "1]"), "this report has version '[1, 1, "),
-        (b'{"version": 1, "of": "an older kind"}', "this report has version '1'; expected '3'"),
+        (b'{"version": 1, "of": "an older kind"}', "this report has version '1'; expected '4'"),
     ],
 )
 def test_what_is_no_report_is_an_error(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -121,12 +121,14 @@ def test_a_paper_s_own_statements_are_counted_apart() -> None:
         ]
         return tables.PaperClaims("p", "A paper", claims).sentence().partition(": ")[2]
 
-    yes, no, open_, invalid = Verdict
+    yes, no, open_, never, invalid = Verdict
     assert sentence([yes, no, yes, open_], [no, no]) == (
         "of its own 4 statements, 2 were reproduced, 1 was not and 1 is inconclusive; "
         "of 2 claims derived here, none was reproduced."
     )
     assert sentence([yes], []) == "of its own 1 statement, 1 was reproduced."
+    assert sentence([yes, never], []) == "of its own 2 statements, 1 was reproduced and 1 is undecidable."
+    assert sentence([never, never], []) == "of its own 2 statements, all are undecidable."
     assert sentence([], [yes, yes, invalid, None, None]) == (
         "of 5 claims derived here, 2 were reproduced, 1 is invalid and 2 are not recorded yet."
     )

@@ -319,7 +319,10 @@ def test_chance_explains_a_step_to_or_from_inconclusive_by_other_networks(old: V
     x = np.random.default_rng(1).normal(1.0, 0.1, 10)
     was, near, far = (mean_of(y) for y in (x, [*x[:-1], x[-1] + 0.01], x + 1.0))
     one_step = {
-        frozenset({Verdict.INCONCLUSIVE, other}) for other in (Verdict.REPRODUCED, Verdict.NOT_REPRODUCED)
+        frozenset({between, other})
+        for between in (Verdict.INCONCLUSIVE, Verdict.UNDECIDABLE)
+        for other in Verdict
+        if other not in (between, Verdict.INVALID)
     }
     for now, expected in ((near, {old, new} in one_step), (far, False), (was, False)):
         changes = compared(replace(was, verdict=old), replace(now, verdict=new))
@@ -651,7 +654,8 @@ def test_a_control_that_was_not_run() -> None:
 def test_failures_need_an_explanation(verdict: Verdict) -> None:
     records = {"full": record_of({"c": outcome(1.0, verdict=verdict)})}
     expected = [Change("c", f"recorded as {verdict}, but `investigated` does not say why")]
-    assert uninvestigated(records, {"c": CLAIM}) == ([] if verdict is Verdict.REPRODUCED else expected)
+    needs_none = verdict in (Verdict.REPRODUCED, Verdict.UNDECIDABLE)
+    assert uninvestigated(records, {"c": CLAIM}) == ([] if needs_none else expected)
     assert not uninvestigated(records, {"c": EXPLAINED})
     # other profiles may be too small to decide, and a claim without a record is reported as new
     assert not uninvestigated({"quick": records["full"]}, {"c": CLAIM})
