@@ -216,6 +216,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     # its former name
     trained["run"].add_argument("--shard", dest="part", help=argparse.SUPPRESS)
+    trained["run"].add_argument(
+        "--hours",
+        type=float,
+        help="with --profile decided: stop after so many hours, if claims are still open",
+    )
     trained["run"].add_argument("--on", choices=["ray"], help="train on a Ray cluster")
     trained["run"].add_argument(
         "--address",

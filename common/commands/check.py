@@ -8,6 +8,7 @@ from common.reports import tables
 from common.reports.schema import NotRun
 from common.reports.write import Fresh, publish
 from common.runs.shard import tell_of_diverged
+from common.specs.fields import BUILT_IN
 from common.specs.find import results_folder
 from common.system.terminal import Terminal
 from common.system.text import counted
@@ -111,7 +112,7 @@ def _write_report(
             try:
                 if name in judged:
                     shown.append(judged.pop(name))
-                elif asked.profile in ("full", *suite.fields(files).profiles):
+                elif asked.profile in (*BUILT_IN, *suite.fields(files).profiles):
                     shown.append(suite.read(files, asked.profile))
             except InputError as error:  # a mistake in a replication that was not asked for
                 not_read.append(NotRun(name=name, title="", why=str(error)))

@@ -10,7 +10,7 @@ from common.commands.asked import named, tell_aside
 from common.errors import InputError
 from common.reports import schema
 from common.reports.compare import compare as differences
-from common.specs.fields import load_fields, n_networks
+from common.specs.fields import DECIDED, load_fields, n_networks
 from common.specs.find import find_all, find_own
 from common.specs.new import make
 from common.specs.papers import load_citations
@@ -34,7 +34,7 @@ def list_all(options: argparse.Namespace, root: Path, console: Terminal) -> int:
             else:
                 tell_aside(str(error))
             continue
-        profiles = ", ".join(["full", *fields.profiles])
+        profiles = ", ".join(dict.fromkeys(["full", *fields.profiles, DECIDED]))
         console.print(
             Text(files.name, "bold"),
             f": {fields.title} ({fields.paper}): {networks:,} networks of "

@@ -1,20 +1,27 @@
 """The command `run`, and `status`, which says what `run` would train."""
 
 import argparse
+import math
 import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 from common.commands.asked import Asked
 from common.commands.check import tell
-from common.commands.devices import devices, place
+from common.commands.devices import place
+from common.errors import InputError
 from common.reports.write import Fresh, draw_figures
 from common.runs import workers
 from common.runs.parts import Part, train_part
 from common.runs.progress import shown
 from common.runs.store import Run
-from common.runs.training import Devices, network_steps, train
+from common.runs.training import Devices, Place, TimeIsUp, network_steps, train
+from common.specs.fields import DECIDED
 from common.specs.papers import load_papers
+from common.specs.sweep import Shard
 from common.system.terminal import Terminal
 from common.verdicts import record as records
+from common.verdicts.deciding import standing
 from common.verdicts.judge import Replication, judge, load_all
 from common.verdicts.rehearsal import rehearse
 
@@ -22,6 +29,12 @@ from common.verdicts.rehearsal import rehearse
 def run(options: argparse.Namespace, asked: Asked, console: Terminal) -> int:
     """Train what is missing, judge the claims, draw the figures; the exit code of `tell`."""
     part = None if options.part is None else Part.parse(options.part)
+    until = _until(options, asked.profile)
+    if part is not None and asked.profile == DECIDED:
+        raise InputError(
+            "--part: in the profile decided, what is trained next depends on what all parts have trained; "
+            "expected a profile of fixed size: --seeds N --part I/N trains the networks of a look in parts"
+        )
     replications = load_all(asked.replications, asked.root, asked.out, asked.keep_weights)
     roots = [one.files.root for one in replications if not one.files.installed]
     chosen = place(options, roots)
@@ -29,35 +42,137 @@ def run(options: argparse.Namespace, asked: Asked, console: Terminal) -> int:
         records.load(replication.files.record)  # a mistake in it is known before training
     for root in asked.suites:
         load_papers(root)  # and so is a mistake in citation.bib
-    n_claims = asked.n_claims()
-    runs = [run for replication in replications for run in replication.runs]
+    asked.n_claims()
     if options.keep_weights is not None:
         _tell_of_weights(replications, console)
-    lacking = {run: run.lacking() for run in runs} if part is None else part.missing(runs)
+    if part is not None:
+        return _train_part(part, replications, chosen, console)
+    complete = 0
+    if asked.profile == DECIDED:
+        replications, complete = _decide(replications, chosen, console, until)
+    else:
+        runs = [run for replication in replications for run in replication.runs]
+        lacking = _rehearsed(replications, runs)
+        if any(lacking.values()):
+            _train(runs, lacking, chosen, console)
+        else:
+            console.print("Nothing to train: all results are stored.")
+            # parts, or a stopped run, may have stored all shards without joining them
+            train(runs, Devices("cpu", 1))
+    return max(complete, _judge(asked, replications, console))
+
+
+def _until(options: argparse.Namespace, profile: str) -> float:
+    """The time, as of `time.monotonic`, at which training stops.
+
+    Raises:
+        InputError: if --hours is not a time, or the profile has a fixed number of networks.
+    """
+    if options.hours is None:
+        return math.inf
+    if profile != DECIDED:
+        raise InputError(f"--hours: only the profile decided stops at a time; got --profile {profile}")
+    if not 0 < options.hours < math.inf:
+        raise InputError(f"--hours {options.hours:g}: expected a number of hours above 0, as in --hours 2.5")
+    return time.monotonic() + 3600 * float(options.hours)
+
+
+def _rehearsed(replications: list[Replication], runs: list[Run]) -> dict[Run, list[Shard]]:
+    """What `runs` of these replications lack; what has something to train is rehearsed."""
+    lacking = {run: run.lacking() for run in runs}
+    named = {run.spec.name for run, some in lacking.items() if some}
+    for replication in replications:
+        if replication.name in named:
+            rehearse(replication)
+    return lacking
+
+
+def _train(
+    runs: list[Run],
+    lacking: Mapping[Run, list[Shard]],
+    chosen: AbstractContextManager[Place],
+    console: Terminal,
+) -> None:
+    todo = {run: steps for run, some in lacking.items() if (steps := network_steps(run, some))}
+    start = time.monotonic()
+    with chosen as where, shown(console, todo) as progress:
+        train(runs, where, progress)
+        _tell_of_time(todo, where, start, console)
+
+
+def _tell_of_time(todo: Mapping[Run, int], where: Place, start: float, console: Terminal) -> None:
+    seconds = time.monotonic() - start
+    console.print(
+        f"Trained in {seconds:.0f} s on {where.n} x {where}: {sum(todo.values()) / seconds:,.0f} "
+        "networks x steps per second, including startup and compiling."
+    )
+
+
+def _train_part(
+    part: Part, replications: list[Replication], chosen: AbstractContextManager[Place], console: Terminal
+) -> int:
+    runs = [run for replication in replications for run in replication.runs]
+    lacking = part.missing(runs)
     for replication in replications:
         if any(lacking[run] for run in replication.runs):
             rehearse(replication)
     todo = {run: steps for run, some in lacking.items() if (steps := network_steps(run, some))}
     if not todo:
-        console.print("Nothing to train: all results are stored.")
-        if part is None:  # parts, or a stopped run, may have stored all shards without joining them
-            train(runs, devices(options) if options.on is None else Devices("cpu", 1))
-    else:
-        start = time.monotonic()
-        with chosen as chosen_place, shown(console, todo) as progress:
-            if part is None:
-                train(runs, chosen_place, progress)
-            else:
-                train_part(lacking, chosen_place, progress)
-            where = f"{chosen_place.n} x {chosen_place}"
-        seconds = time.monotonic() - start
-        rate = sum(todo.values()) / seconds
-        console.print(
-            f"Trained in {seconds:.0f} s on {where}: "
-            f"{rate:,.0f} networks x steps per second, including startup and compiling."
-        )
-    if part is not None:
+        console.print("Nothing to train: all results of this part are stored.")
         return _tell_of_part(part, runs, console)
+    start = time.monotonic()
+    with chosen as where, shown(console, todo) as progress:
+        train_part(lacking, where, progress)
+        _tell_of_time(todo, where, start, console)
+    return _tell_of_part(part, runs, console)
+
+
+def _decide(
+    replications: list[Replication],
+    chosen: AbstractContextManager[Place],
+    console: Terminal,
+    until: float,
+) -> tuple[list[Replication], int]:
+    """Train look by look until no claim is open that another look may decide, or until the time is up.
+
+    Returns the replications that can be judged, and 1 if others cannot.
+    """
+    with chosen as where:
+        while True:
+            standings = [standing(one.run, one.claims, one.looks) for one in replications if one.looks]
+            pairs = list(zip(replications, standings, strict=True))
+            runs = [run for one, now in pairs for run in (now.needed, *one.controls.values())]
+            lacking = _rehearsed(replications, runs)
+            todo = {run: steps for run, some in lacking.items() if (steps := network_steps(run, some))}
+            for one, now in pairs:
+                if now.outcomes and now.open:
+                    networks = sum(len(shard.rows) for shard in lacking[now.needed])
+                    names = ", ".join(now.open)
+                    console.print(f"{one.name}: {networks:,} more networks may decide: {names}")
+            if not todo:
+                break
+            start = time.monotonic()
+            try:
+                with shown(console, todo) as progress:
+                    train(runs, where, progress, until)
+                    _tell_of_time(todo, where, start, console)
+            except TimeIsUp:
+                console.print("The time is up. What was trained is stored; the same command continues.")
+                standings = [standing(one.run, one.claims, one.looks) for one in replications if one.looks]
+                break
+    judged = [one._replace(run=now.judged) for one, now in zip(replications, standings, strict=True)]
+    complete = [one for one in judged if not any(run.lacking() for run in one.runs)]
+    for one in judged:
+        if one not in complete:
+            console.print(
+                f"{one.name}: not judged, as networks of its first look or its controls are missing"
+            )
+    train([run for one in complete for run in one.runs], Devices("cpu", 1))  # joins the shards
+    return complete, int(len(complete) < len(judged))
+
+
+def _judge(asked: Asked, replications: list[Replication], console: Terminal) -> int:
+    n_claims = asked.n_claims()
     with workers.spread(len(replications)) as spread_map:
         counts = [n_claims[replication.files.root] for replication in replications]
         judged, drawn = spread_map(judge, replications, counts), spread_map(draw_figures, replications)

@@ -4,6 +4,7 @@ Networks are found again whatever seeds are asked for, and in whichever profile 
 they were trained, as long as the hash is the same.
 """
 
+import copy
 import functools
 import hashlib
 import importlib.metadata
@@ -146,6 +147,22 @@ class Run:
                 for path in self.folder.glob("**/.*.tmp"):
                     path.unlink(missing_ok=True)
             yield
+
+    def asking(self, rows: pd.DataFrame) -> "Run":
+        """The same run, which asks for other instances of its sweep."""
+        other = copy.copy(self)
+        for name in ("rows", "shards"):
+            vars(other).pop(name, None)
+        other._asked = rows
+        return other
+
+    def there(self) -> pd.DataFrame:
+        """The instances asked for that are stored, finished or not, in their order."""
+        tables = [table for shard in self.shards if len(table := self._rows(shard))]
+        if not tables:
+            return self.rows.iloc[:0]
+        table = pd.concat(tables)
+        return table.loc[self.rows.index[self.rows.index.isin(table.index)]]
 
     def has(self, shard: Shard) -> bool:
         """Whether a shard is stored; damaged rows, or those of other networks, count as missing."""

@@ -1,6 +1,7 @@
 """From shards to the instances table: on all processors or GPUs, resumed where a run was stopped."""
 
 import functools
+import math
 import os
 import time
 import warnings
@@ -138,6 +139,23 @@ class Place(Protocol):
         """Train and store shards, on all devices at once; yields each when it is done."""
 
 
+class TimeIsUp(KeyboardInterrupt):
+    """Training has reached the time at which it was to stop; what was trained is stored."""
+
+
+class _Until(Progress):
+    """Shows the progress of training, and ends it at a time, as of `time.monotonic`."""
+
+    def __init__(self, progress: Progress, until: float) -> None:
+        self.until = until
+        self.finished, self.noted, self._advanced = progress.finished, progress.noted, progress.advanced  # type: ignore[method-assign]
+
+    def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
+        self._advanced(run, shard, network_steps)
+        if time.monotonic() > self.until:
+            raise TimeIsUp
+
+
 def work(run: Run) -> int:
     """The network-steps that `run` still has to train."""
     return network_steps(run, run.lacking())
@@ -148,15 +166,17 @@ def network_steps(run: Run, some: list[Shard]) -> int:
     return sum(len(shard.rows) for shard in some) * run.spec.fields.trainer.max_steps
 
 
-def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> None:
+def train(runs: list[Run], devices: Place, progress: Progress | None = None, until: float = math.inf) -> None:
     """Train what is missing in `runs`, and store each run's instances table when it is complete.
 
     Shards of all runs share the devices; a single device takes them in the order given. With several devices,
     one shard of each model goes first: its code is then compiled once, and found by the workers that need it
     later. The other shards follow with the most expensive first, so that no device is left with a long one at
-    the end. A shard that fails stops the rest and raises its error; finished shards are kept.
+    the end. A shard that fails stops the rest and raises its error; finished shards are kept. Training also
+    stops when the time is `until`, as of `time.monotonic`.
 
     Raises:
+        TimeIsUp: if it is not done by then.
         InputError: if another run is writing into one of the folders, a folder cannot be written, or there is
         too
             little memory for a single network or for the workers.
@@ -165,6 +185,8 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None) -> 
         end_if_starting()
     started = time.monotonic()
     progress = progress or Progress()
+    if until < math.inf:
+        progress = _Until(progress, until)
     with ExitStack() as locks:
         for run in runs:
             if not run.is_joined() or run.lacking():

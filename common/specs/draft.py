@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from common.specs.document import Document, Place, nearest
-from common.specs.fields import Fields, OwnSeeds, n_networks
+from common.specs.fields import BUILT_IN, Fields, OwnSeeds, n_networks
 
 
 class Draft(NamedTuple):
@@ -31,13 +31,13 @@ def read_draft(
     """
     document = document.copy()
     fields = document.validate(Fields)
-    if profile != "full" and profile not in fields.profiles:
-        valid = nearest(profile, ["full", *fields.profiles])
+    if profile not in (*BUILT_IN, *fields.profiles):
+        valid = nearest(profile, list(dict.fromkeys([*BUILT_IN, *fields.profiles])))
         raise document.error(("profiles",), f"no profile {profile!r}; {valid}")
     for section in ("model", "features", "optimizer", "lr_scheduler"):
         if isinstance(document.data.get(section), dict):
             document.data[section].setdefault("init_args", {})
-    if profile != "full":
+    if profile in fields.profiles:
         document.apply(("profiles", profile))
         fields = document.validate(Fields)
     trainer = document.data.get("trainer")

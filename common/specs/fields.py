@@ -46,6 +46,13 @@ class TrainerSpec(Strict):
     """The number of steps between two log entries."""
 
 
+DECIDED = "decided"
+"""The profile in which each claim gets as many networks as it needs: that of every spec, without a key."""
+
+BUILT_IN = ("full", DECIDED)
+"""The profiles that every spec has."""
+
+
 def _name(text: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", text) or text == "full":
         raise ValueError("expected a name of letters, digits, _ and -, other than full")
@@ -153,7 +160,8 @@ class Fields(Strict):
     each shape is shown."""
     profiles: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     """Named variants of the replication: for each, dotted keys of the spec and the values that replace those
-    of the full profile."""
+    of the full profile. `decided` may be left out: it is then the full profile with more seeds where a claim
+    needs them."""
     controls: dict[Name, Control] = Field(default_factory=dict)
     """Named runs that are broken on purpose, each with the claims that it must fail."""
 

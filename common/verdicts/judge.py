@@ -10,13 +10,16 @@ from common.errors import InputError
 from common.runs.numerics import one_thread
 from common.runs.store import Run
 from common.runs.workers import spread
+from common.specs.fields import DECIDED
 from common.specs.find import Files, find_spec, make_importable, results_folder
 from common.specs.spec import Spec, is_neutral, is_of_the_setting, resolve
 from common.specs.sweep import instances
 from common.verdicts import record as records
 from common.verdicts.claims import Claim, Claims, Verdict, check_functions
+from common.verdicts.deciding import standing
 from common.verdicts.estimates import reads
 from common.verdicts.evaluate import Outcome, evaluate
+from common.verdicts.looks import Looks, looks_of
 from common.verdicts.suite import Suite, Written
 
 
@@ -25,7 +28,9 @@ class Replication(NamedTuple):
 
     `overridden`: the spec was changed, so nothing is compared with the record. `for_reference`: more than its
     seeds were changed, so verdicts do not apply to the paper; `not_asked` are then the claims without rows.
-    `all_claims` are the claims of all profiles, which are passed to the figures.
+    `all_claims` are the claims of all profiles, which are passed to the figures. `looks`: where claims are
+    judged at several numbers of seeds, in the profile `decided`; `run` then asks for the networks that they
+    have read so far.
     """
 
     files: Files
@@ -36,6 +41,7 @@ class Replication(NamedTuple):
     overridden: bool
     for_reference: bool
     not_asked: list[str]
+    looks: Looks | None = None
 
     @property
     def name(self) -> str:
@@ -114,7 +120,10 @@ def _load(written: Written, out: Path, keep_weights: str | None) -> Replication:
     check_functions(*written.claims, spec.code)
     for_reference = any(map(is_of_the_setting, changed))
     claims, not_asked = _with_rows(written, spec, for_reference)
-    run = Run(spec, out, keep_weights)
+    run, looks = Run(spec, out, keep_weights), None
+    if spec.profile == DECIDED:
+        looks = looks_of(spec.fields)
+        run = standing(run, claims, looks).judged
     replication = Replication(
         written.files,
         run,
@@ -124,6 +133,7 @@ def _load(written: Written, out: Path, keep_weights: str | None) -> Replication:
         not all(map(is_neutral, changed)),
         for_reference,
         not_asked,
+        looks,
     )
     for control in spec.controls:
         broken = Run(resolve(written.control(control)), out)
@@ -179,7 +189,7 @@ def judge(replication: Replication, n_claims: int) -> Judged:
         broken = {claim: replication.claims[claim] for claim in replication.rejects(name)}
         lost = evaluate(broken, spec.code, tables[name], of_control=True)
         controls[name] = {claim: outcome.verdict for claim, outcome in lost.items()}
-    outcomes = evaluate(replication.claims, spec.code, tables[None])
+    outcomes = evaluate(replication.claims, spec.code, tables[None], looks=replication.looks)
     if replication.overridden:
         return Judged(outcomes, controls, None, None, False)
     stored = records.load(replication.files.record)

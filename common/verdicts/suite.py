@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from common.specs.document import Document, nearest
 from common.specs.draft import Draft, read_draft
-from common.specs.fields import Fields
+from common.specs.fields import BUILT_IN, DECIDED, Fields
 from common.specs.find import Files, find_specs
 from common.verdicts.claims import Claim, Claims, claims_document, read_claims
 
@@ -122,7 +122,7 @@ def _judged(run: Draft, file: ClaimsFile) -> dict[str, Claim]:
     Raises:
         InputError: if a claim names a profile that the spec does not have, or no claim is left.
     """
-    profiles = ["full", *run.fields.profiles]
+    profiles = list(dict.fromkeys([*BUILT_IN, *run.fields.profiles]))
     for name, claim in file.claims.items():
         for i, profile in enumerate(claim.profiles or []):
             if profile not in profiles:
@@ -130,9 +130,9 @@ def _judged(run: Draft, file: ClaimsFile) -> dict[str, Claim]:
                 hint = nearest(profile, profiles)
                 message = f"no profile {profile!r} in {run.document.path}; {hint}"
                 raise file.document.error(place, message)
-    judged = {
-        name: claim for name, claim in file.claims.items() if run.profile in (claim.profiles or profiles)
-    }
+    # whatever full has the networks of is to be decided
+    wanted = {run.profile, "full"} if run.profile == DECIDED else {run.profile}
+    judged = {name: claim for name, claim in file.claims.items() if wanted & set(claim.profiles or profiles)}
     if not judged:
         message = f"nothing to judge: no claim is judged in profile {run.profile}"
         raise file.document.error(("claims",), message)
