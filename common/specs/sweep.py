@@ -156,7 +156,8 @@ class Cut:
         """
         joined: list[Shard] = []
         for shard in some:
-            size = self._most[group := self.group(shard)] if most is None else most
+            group = self.group(shard)
+            size = self._most[group] if most is None else most
             last = joined[-1] if joined else None
             if last and self.group(last) == group and len(last.rows) + len(shard.rows) <= size:
                 joined[-1] = Shard(last.name, pd.concat([last.rows, shard.rows]))

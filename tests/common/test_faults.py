@@ -158,7 +158,7 @@ def test_a_damaged_or_foreign_checkpoint_is_ignored(small: Any, tmp_path: Path, 
     (shard,) = shards(spec)
     stop(run, 40)
     assert run.partial(shard) is not None
-    assert run.partial(Shard(0, shard.rows[:3])) is None
+    assert run.partial(Shard("0-0", shard.rows[:3])) is None
     (path,) = run.folder.glob("partial/*")
     content = path.read_bytes()
     path.write_bytes(content[:-1])

@@ -114,7 +114,7 @@ def test_a_rate_is_of_what_came_after_all_had_begun(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(bench, "SECONDS", 1.0)
     monkeypatch.setattr("common.speed.bench.time.perf_counter", lambda: next(seconds))
     run: object = None
-    first, second = (Shard(i, pd.DataFrame()) for i in range(2))
+    first, second = (Shard(str(i), pd.DataFrame()) for i in range(2))
     for shard in (first, second, second, first, first):
         watch.advanced(run, shard, 100)  # type: ignore[arg-type]
     with pytest.raises(bench._Enough):
