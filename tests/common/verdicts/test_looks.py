@@ -208,7 +208,8 @@ def test_the_first_seeds_are_the_first_of_those_there_are() -> None:
     x = spread(4, 0.0, 0.1)
     table = table_of([9.0, *x, 9.0], [99, 20, 3, 7, 11, 50])
     found = judged(claim(), table, Looks([4]))
-    assert (found.value, found.seeds, found.look) == (pytest.approx(0.0, abs=1e-12), 4, 1)
+    assert found.value == pytest.approx(0.0, abs=1e-12)
+    assert (found.seeds, found.look) == (4, 1)
 
 
 def test_exact_theory_is_decided_at_the_first_look() -> None:
@@ -477,5 +478,5 @@ def test_keys_that_do_not_fit(tmp_path: Path, estimate: str, message: str) -> No
 
 def test_a_mean_of_p_values_is_refused() -> None:
     parts = {"bound": {"at_least": 0.01, "rule": "r"}, "power": {"seeds": 2, "rule": "r"}}
-    with pytest.raises(pydantic.ValidationError, match="kind fit cannot be combined with estimate.group"):
+    with pytest.raises(pydantic.ValidationError, match="kind fit cannot be combined with"):
         claim("fit", {"function": "p_value", "group": 2}, **parts)
