@@ -1,6 +1,5 @@
 """From a spec to the table of instances that it asks for, and from the table to shards."""
 
-import ast
 from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import pandas as pd
 
 from common.ensemble import Ensemble
 from common.errors import InputError, one_line
+from common.specs.query import refuse_code
 from common.specs.spec import Spec
 
 CALCULATED = 10_000_000
@@ -69,7 +69,7 @@ def choose(spec: Spec, query: str) -> pd.DataFrame:
         return table
     columns = ", ".join(table.columns)
     try:
-        _refuse_code(query)
+        refuse_code(query)
         holds = table.eval(query)
     except Exception as error:  # pandas documents no exception class for this
         asked = query if len(query) <= SHOWN_QUERY else f"{query[:SHOWN_QUERY]}..."
@@ -79,27 +79,6 @@ def choose(spec: Spec, query: str) -> pd.DataFrame:
     if not holds.any():
         raise InputError(f"{query!r} selects no network of {spec.name}, whose columns are {columns}")
     return table[holds]
-
-
-def _refuse_code(query: str) -> None:
-    """Refuse everything but comparisons, arithmetic and logic: pandas would also call functions.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    for node in ast.walk(ast.parse(query.strip(), mode="eval")):
-        if not isinstance(node, _ALLOWED):
-            raise ValueError(f"{type(node).__name__.lower()} is not allowed; compare columns with values")
-        operands = (node.left, node.right) if isinstance(node, ast.BinOp) else ()
-        if any(isinstance(o, ast.Constant) and isinstance(o.value, (str, bytes)) for o in operands):
-            raise ValueError("text can only be compared; arithmetic on it is not allowed")
-
-
-_ALLOWED = (
-    *(ast.Expression, ast.BoolOp, ast.UnaryOp, ast.BinOp, ast.Compare, ast.Name, ast.Constant, ast.List),
-    *(ast.Tuple, ast.Load, ast.boolop, ast.unaryop, ast.cmpop),
-    *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.BitAnd, ast.BitOr),
-)
 
 
 class Cut:

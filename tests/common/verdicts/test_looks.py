@@ -394,17 +394,12 @@ def test_groups_are_of_consecutive_seeds_whatever_the_order_of_rows() -> None:
     assert judged(one, shuffled, None).samples == judged(one, table, None).samples
 
 
-@pytest.mark.parametrize(
-    ("seeds", "verdict", "reason"),
-    [
-        (9, Verdict.INCONCLUSIVE, "comes from one group of 5 seeds, which gives no interval"),
-        (4, Verdict.INVALID, "4 seeds are less than a group of 5"),
-    ],
-)
-def test_one_group_gives_no_interval(seeds: int, verdict: Verdict, reason: str) -> None:
-    found = judged(claim(estimate={"function": "mean", "group": 5}), table_of(spread(seeds)), None)
-    assert found.verdict is verdict
-    assert found.reason.endswith(reason)
+@pytest.mark.parametrize(("seeds", "first"), [(9, 5), (4, 4)])
+def test_a_single_group_is_judged_by_its_seeds(seeds: int, first: int) -> None:
+    """As in a run of the published size, which has just one group."""
+    one = judged(claim(estimate={"function": "largest", "group": 5}), table_of(spread(seeds)), None)
+    without = judged(claim(estimate={"function": "largest"}), table_of(spread(seeds)[:first]), None)
+    assert (one.value, one.samples, one.seeds) == (without.value, without.samples, first)
 
 
 def test_a_group_counts_as_one_unit_of_a_fraction() -> None:
