@@ -172,6 +172,7 @@ def without_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(torch, "compile", traced)
     ensemble._gradient.cache_clear()
+    torch._dynamo.reset()  # before torch 2.13, what other tests compiled would be used again
     yield
     ensemble._gradient.cache_clear()
 
