@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from common.style import BLUE, GREY, ORANGE, RED
 
 Array = np.ndarray[tuple[Any, ...], np.dtype[np.float64]]
-Flags = NDArray[np.bool_]
+Flags = np.ndarray[tuple[Any, ...], np.dtype[np.bool_]]
 
 LEARNED = 0.5 / np.sqrt(2)
 
