@@ -54,25 +54,25 @@ Note = Callable[[str], None]
 _Options = dict[str, str | int | bool | Callable[..., Any]]
 Gradient = Callable[[Weights, dict[str, Tensor], Tensor, Tensor], tuple[Weights, Tensor]]
 
-# One loop over the batch that computes inputs, outputs, loss and gradients and stores nothing in between: by
-# default the compiler would store what is read often, and split the loop. Of the values tried, these fuse all
-# of a network with 3 features in 20 s of compiling; larger ones compile for minutes and gain nothing. For a
-# GPU they mean the same, one kernel that reads the uniforms once, but have not been tried on one.
-_ONE_LOOP: _Options = {
-    "realize_opcount_threshold": 10_000,
-    "realize_reads_threshold": 10_000,
-    "max_fusion_size": 128,
-    "assert_indirect_indexing": False,
-}
-
-# Options of the C++ that is made for a CPU. A GPU needs none of its own: Triton contracts multiply-adds by
-# default, as the second option makes C++ do. CUDA graphs would save launches, but copy their inputs at each
-# step and overwrite results that are still read.
-_CPP: _Options = {
-    "cpp.max_horizontal_fusion_size": 256,
-    "cpp.enable_floating_point_contract_flag": "fast",
-    # do not compile test programs first: what the processor reports is enough, and they take 6 s of 17
-    "cpp.vec_isa_ok": True,
+_OPTIONS: dict[str, _Options] = {
+    # One loop over the batch that computes inputs, outputs, loss and gradients and stores nothing in between:
+    # by default the compiler would store what is read often, and split the loop. Of the values tried, these
+    # fuse all of a network with 3 features in 20 s of compiling; larger ones compile for minutes and gain
+    # nothing.
+    "cpu": {
+        "realize_opcount_threshold": 10_000,
+        "realize_reads_threshold": 10_000,
+        "max_fusion_size": 128,
+        "cpp.max_horizontal_fusion_size": 256,
+        "cpp.enable_floating_point_contract_flag": "fast",
+        "assert_indirect_indexing": False,
+        # do not compile test programs first: what the processor reports is enough, and they take 6 s of 17
+        "cpp.vec_isa_ok": True,
+    },
+    # For Triton the compiler makes one kernel of the same by default, and a few small ones for what comes out
+    # of it: the thresholds above change none, and only take longer. Multiply-adds are contracted by default.
+    # CUDA graphs would save launches, but copy their inputs at each step and overwrite what is still read.
+    "cuda": {"assert_indirect_indexing": False},
 }
 
 _VERSIONS = 256
@@ -339,8 +339,7 @@ def _gradient(
 def _options(device_type: str) -> _Options:
     """The compiler's options for a device, of which this version of torch may lack some: they are hints."""
     known = torch._inductor.list_options()
-    options = _ONE_LOOP | _CPP if device_type == "cpu" else _ONE_LOOP
-    return {name: value for name, value in options.items() if name in known}
+    return {name: value for name, value in _OPTIONS.get(device_type, {}).items() if name in known}
 
 
 class _Gradient:

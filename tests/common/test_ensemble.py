@@ -199,20 +199,15 @@ def test_networks_are_evaluated_by_the_code_that_trained_them_whatever_was_train
     assert compiled == [1, 1, 1]
 
 
-OPTIONS = {
-    "cpu": {*ensemble._ONE_LOOP, *ensemble._CPP},
-    "cuda": {*ensemble._ONE_LOOP},
-}
-
-
-@pytest.mark.parametrize("device_type", OPTIONS)
+@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
 def test_each_device_gets_its_own_options_and_only_those_that_this_torch_has(
     device_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert set(ensemble._options(device_type)) == OPTIONS[device_type]
-    assert all(name.startswith("cpp.") for name in OPTIONS["cpu"] - OPTIONS["cuda"])
-    monkeypatch.setattr(torch._inductor, "list_options", lambda: ["max_fusion_size"])
-    assert ensemble._options(device_type) == {"max_fusion_size": 128}
+    options = ensemble._options(device_type)
+    assert options == ensemble._OPTIONS[device_type]
+    assert any(name.startswith("cpp.") for name in options) == (device_type == "cpu")
+    monkeypatch.setattr(torch._inductor, "list_options", lambda: ["assert_indirect_indexing"])
+    assert ensemble._options(device_type) == {"assert_indirect_indexing": False}
 
 
 @pytest.mark.usefixtures("without_code")
