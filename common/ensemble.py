@@ -80,7 +80,7 @@ _VERSIONS = 256
 
 _LIMITS = {"isolate_recompiles": True, "recompile_limit": _VERSIONS}
 _HAS_LIMITS = _LIMITS.keys() <= inspect.signature(torch.compile).parameters.keys()
-"""Whether `torch.compile` can be told so for one function, as from torch 2.13 on."""
+"""Whether `torch.compile` can be told so for one function: in torch 2.13, but not in 2.11."""
 
 
 class Ensemble(LightningModule, ABC):
