@@ -50,6 +50,7 @@ class ClaimReport(_Finite):
     `needed_half_width`: the half width of the published number's 95 % interval below which an undecidable
     claim would be decided, null for others, or if none would. `as_recorded` is false if verdict or value
     differ from the record by more than chance explains, null where nothing is compared.
+    `elsewhere`: the verdicts recorded in the profiles full and decided, if that is another one.
     """
 
     name: str
@@ -74,6 +75,7 @@ class ClaimReport(_Finite):
     look: int | None
     investigated: str | None
     as_recorded: bool | None
+    elsewhere: dict[str, Verdict]
 
 
 class ControlClaim(_Finite):
@@ -237,7 +239,12 @@ def replication_report(
             commit=stored.commit, date=stored.date, hash=stored.hash, other_hash=judged.other_hash
         ),
         claims=[
-            _claim(outcome, as_recorded(name), is_explained=not replication.for_reference)
+            _claim(
+                outcome,
+                as_recorded(name),
+                judged.elsewhere.get(name, {}),
+                is_explained=not replication.for_reference,
+            )
             for name, outcome in judged.outcomes.items()
         ],
         controls=[
@@ -267,7 +274,9 @@ def _run(run: "Run") -> RunReport:
     return RunReport(folder="/".join(run.folder.parts[-4:]), **same)
 
 
-def _claim(outcome: "Outcome", as_recorded: bool | None, *, is_explained: bool) -> ClaimReport:
+def _claim(
+    outcome: "Outcome", as_recorded: bool | None, elsewhere: dict[str, Verdict], *, is_explained: bool
+) -> ClaimReport:
     """A claim and its outcome; `is_explained`: what was found out about it applies to this setting."""
     claim = outcome.claim
     region = claim.margin or claim.bound
@@ -295,6 +304,7 @@ def _claim(outcome: "Outcome", as_recorded: bool | None, *, is_explained: bool) 
         look=outcome.look,
         investigated=one_line(claim.investigated) if claim.investigated and is_explained else None,
         as_recorded=as_recorded,
+        elsewhere=elsewhere,
     )
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from rich.table import Table
 from rich.text import Text
 
+from common.specs.fields import BUILT_IN
 from common.system.files import write
 from common.system.text import counted, markdown
 from common.verdicts.claims import Claim, Verdict
@@ -134,40 +135,47 @@ def remarks(outcomes: "Mapping[str, Outcome]", *, is_explained: bool = True) -> 
 
 
 def claims_table(name: str, claims: Mapping[str, Claim], records: "Mapping[str, Record]") -> list[str]:
-    """The recorded claims of one replication as lines of Markdown, with the verdicts of the full profile."""
-    recorded = records["full"].claims if "full" in records else {}
-    counts = verdict_counts(records)
-    counted_verdicts = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
-    lines = [f"**{_code(name)}**: {counted_verdicts or 'not recorded yet'}", ""]
+    """The recorded claims of one replication as lines of Markdown, with the verdicts in full and decided.
+
+    The estimate is that of the latter, where it is recorded.
+    """
+    told = [f"{profile}: {_counts(records[profile])}" for profile in BUILT_IN if profile in records]
+    lines = [f"**{_code(name)}**: {'; '.join(told) or 'not recorded yet'}", ""]
+    profiles = [profile for profile in BUILT_IN if profile in records] or ["full"]
     lines += [
-        "| claim | published | estimate [95 % CI] | acceptance region | verdict |",
-        "|---|---|---|---|---|",
+        f"| claim | published | estimate [95 % CI] | acceptance region | {' | '.join(profiles)} |",
+        f"|---|---|---|---{'|---' * len(profiles)}|",
     ]
     for key, claim in claims.items():
-        estimate, verdict = "", "not recorded yet"
-        if key in recorded:
-            kept = recorded[key]
-            estimate, verdict = interval(kept.value, kept.low, kept.high), str(kept.verdict)
-        emphasis = "" if verdict == Verdict.REPRODUCED else "**"
+        kept = [records[one].claims.get(key) if one in records else None for one in profiles]
+        last = next((one for one in reversed(kept) if one), None)
+        estimate = interval(last.value, last.low, last.high) if last else ""
+        verdicts = [str(one.verdict) if one else "not recorded yet" for one in kept]
         cells = [
             markdown(claim.statement),
             published(claim),
             estimate,
             accepted(claim),
-            f"{emphasis}{verdict}{emphasis}",
+            *(one if one == Verdict.REPRODUCED else f"**{one}**" for one in verdicts),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 
-def verdict_counts(records: "Mapping[str, Record]") -> dict[Verdict, int]:
-    """The number of claims with each verdict in the full profile's record."""
-    recorded = records["full"].claims.values() if "full" in records else []
-    return {verdict: sum(claim.verdict is verdict for claim in recorded) for verdict in Verdict}
+def _counts(record: "Record") -> str:
+    """The number of claims with each verdict that a record has."""
+    verdicts = [claim.verdict for claim in record.claims.values()]
+    return ", ".join(f"{n} {verdict}" for verdict in Verdict if (n := verdicts.count(verdict)))
+
+
+def final_verdicts(records: "Mapping[str, Record]") -> dict[str, Verdict]:
+    """The recorded verdict of each claim: that of decided, where it is recorded, else that of full."""
+    profiles = [records[profile] for profile in BUILT_IN if profile in records]
+    return {name: claim.verdict for record in profiles for name, claim in record.claims.items()}
 
 
 class PaperClaims(NamedTuple):
-    """The claims of one paper's folder, and their verdicts in the full profile's records."""
+    """The claims of one paper's folder, and their recorded verdicts, as in `final_verdicts`."""
 
     folder: str
     title: str
@@ -175,9 +183,8 @@ class PaperClaims(NamedTuple):
 
     def add(self, claims: Mapping[str, Claim], records: "Mapping[str, Record]") -> None:
         """Add the claims of one of the folder's replications, with the verdicts of its record."""
-        recorded = records["full"].claims if "full" in records else {}
-        for name, claim in claims.items():
-            self.claims.append((claim, recorded[name].verdict if name in recorded else None))
+        recorded = final_verdicts(records)
+        self.claims.extend((claim, recorded.get(name)) for name, claim in claims.items())
 
     def sentence(self) -> str:
         """How many of the paper's own statements, and of the claims derived here, were reproduced."""

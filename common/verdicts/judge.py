@@ -10,7 +10,7 @@ from common.errors import InputError
 from common.runs.numerics import one_thread
 from common.runs.store import Run
 from common.runs.workers import spread
-from common.specs.fields import DECIDED
+from common.specs.fields import BUILT_IN, DECIDED
 from common.specs.find import Files, find_spec, make_importable, results_folder
 from common.specs.spec import Spec, is_neutral, is_of_the_setting, resolve
 from common.specs.sweep import instances
@@ -63,7 +63,8 @@ class Judged(NamedTuple):
 
     `changes` is what differs from the record, by chance or not; None where the spec was changed and nothing
     is compared. `record` is the record compared with, None if there is none; `other_hash`: it was made with
-    another spec or other versions.
+    another spec or other versions. `elsewhere` has the verdicts recorded in the profiles full and decided, if
+    that is another one, by claim and profile.
     """
 
     outcomes: dict[str, Outcome]
@@ -71,6 +72,7 @@ class Judged(NamedTuple):
     changes: list[records.Change] | None
     record: records.Record | None
     other_hash: bool
+    elsewhere: dict[str, dict[str, Verdict]]
 
     @property
     def problems(self) -> list[records.Change]:
@@ -191,7 +193,7 @@ def judge(replication: Replication, n_claims: int) -> Judged:
         controls[name] = {claim: outcome.verdict for claim, outcome in lost.items()}
     outcomes = evaluate(replication.claims, spec.code, tables[None], looks=replication.looks)
     if replication.overridden:
-        return Judged(outcomes, controls, None, None, False)
+        return Judged(outcomes, controls, None, None, False, {})
     stored = records.load(replication.files.record)
     record = stored.get(spec.profile)
     other_hash = record is not None and record.hash != replication.run.hash
@@ -199,7 +201,12 @@ def judge(replication: Replication, n_claims: int) -> Judged:
     if record is not None:
         changes += records.unsound(record, outcomes, same_hash=not other_hash)
     changes += records.uninvestigated(stored, replication.claims)
-    return Judged(outcomes, controls, changes, record, other_hash)
+    elsewhere: dict[str, dict[str, Verdict]] = {name: {} for name in outcomes}
+    for profile in BUILT_IN:
+        if profile != spec.profile and profile in stored:
+            for name, claim in stored[profile].claims.items():
+                elsewhere.setdefault(name, {})[profile] = claim.verdict
+    return Judged(outcomes, controls, changes, record, other_hash, elsewhere)
 
 
 def judge_all(replications: Sequence[Replication], n_claims: Mapping[Path, int]) -> list[Judged]:

@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 
 from common.errors import InputError, one_line
 from common.specs.document import Document, Loader, Strict
+from common.specs.fields import BUILT_IN
 from common.specs.find import RESTORE, samples_of, without_record
 from common.statistics import jackknife, jackknife_error, t_quantile, widen
 from common.system.files import write_all
@@ -293,7 +294,7 @@ def uninvestigated(records: Mapping[str, Record], claims: Mapping[str, Claim]) -
     """
     final = {
         name: claim.verdict
-        for profile in ("full", "decided")
+        for profile in BUILT_IN
         if profile in records
         for name, claim in records[profile].claims.items()
     }
