@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help install replicate-all replicate-quick check record report test docs keys picture bench faults validate \
-	lock audit clean
+.PHONY: help install replicate-all replicate-quick check record report test docs keys picture bench faults gpu \
+	validate lock audit clean
 
 PYTHON ?= python3
 INSTALLED := .venv/.installed
@@ -46,6 +46,9 @@ picture: $(INSTALLED) ## draw the README's picture from results/ (needs Chromium
 
 faults: $(INSTALLED) ## kill runs at 150 random moments, and check that all tables come out the same
 	.venv/bin/python -m tests.kills --kills 50
+
+gpu: $(INSTALLED) ## test, run and time everything on a GPU, in at most 8 minutes
+	.venv/bin/python -m tests.gpu
 
 bench: $(INSTALLED) ## time training against a plain loop and the machine's ceiling, in minutes
 	.venv/bin/replicate bench

@@ -15,6 +15,7 @@ are called.
 """
 
 import functools
+import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,21 +51,36 @@ Weights = dict[str, Float[Tensor, "instances ..."]]
 
 Start = Callable[[np.random.Generator], Mapping[str, Float[Tensor, "..."]]]
 Note = Callable[[str], None]
+_Options = dict[str, str | int | bool | Callable[..., Any]]
 Gradient = Callable[[Weights, dict[str, Tensor], Tensor, Tensor], tuple[Weights, Tensor]]
 
-# One loop over the batch that computes inputs, outputs, loss and gradients and stores nothing in between: by
-# default the compiler would store what is read often, and split the loop. Of the values tried, these fuse all
-# of a network with 3 features in 20 s of compiling; larger ones compile for minutes and gain nothing.
-_ONE_LOOP: dict[str, str | int | bool | Callable[..., Any]] = {
-    "realize_opcount_threshold": 10_000,
-    "realize_reads_threshold": 10_000,
-    "max_fusion_size": 128,
-    "cpp.max_horizontal_fusion_size": 256,
-    "cpp.enable_floating_point_contract_flag": "fast",
-    "assert_indirect_indexing": False,
-    # do not compile test programs first: what the processor reports is enough, and they take 6 s of 17
-    "cpp.vec_isa_ok": True,
+_OPTIONS: dict[str, _Options] = {
+    # One loop over the batch that computes inputs, outputs, loss and gradients and stores nothing in between:
+    # by default the compiler would store what is read often, and split the loop. Of the values tried, these
+    # fuse all of a network with 3 features in 20 s of compiling; larger ones compile for minutes and gain
+    # nothing.
+    "cpu": {
+        "realize_opcount_threshold": 10_000,
+        "realize_reads_threshold": 10_000,
+        "max_fusion_size": 128,
+        "cpp.max_horizontal_fusion_size": 256,
+        "cpp.enable_floating_point_contract_flag": "fast",
+        "assert_indirect_indexing": False,
+        # do not compile test programs first: what the processor reports is enough, and they take 6 s of 17
+        "cpp.vec_isa_ok": True,
+    },
+    # For Triton the compiler makes one kernel of the same by default, and a few small ones for what comes out
+    # of it: the thresholds above change none, and only take longer. Multiply-adds are contracted by default.
+    # CUDA graphs would save launches, but copy their inputs at each step and overwrite what is still read.
+    "cuda": {"assert_indirect_indexing": False},
 }
+
+_VERSIONS = 256
+"""The most versions that a function may be compiled in; torch gives up after 8, and counts all models'."""
+
+_LIMITS = {"isolate_recompiles": True, "recompile_limit": _VERSIONS}
+_HAS_LIMITS = _LIMITS.keys() <= inspect.signature(torch.compile).parameters.keys()
+"""Whether `torch.compile` can be told so for one function: in torch 2.13, but not in 2.11."""
 
 
 class Ensemble(LightningModule, ABC):
@@ -169,7 +185,7 @@ class Ensemble(LightningModule, ABC):
         """
         weights = {name: weight.detach() for name, weight in self.weights.items()}
         first_rows = seed_index * self.features.n_uniforms
-        gradient = _gradient(type(self).loss, self.features, self.compiles)
+        gradient = _gradient(type(self).loss, self.features, self.compiles, self.device.type)
         with (
             torch.no_grad()
         ):  # the gradient function enables it; the same code then serves training and evaluation
@@ -178,12 +194,12 @@ class Ensemble(LightningModule, ABC):
         return losses, gradients
 
     def training_step(self, batches: Iterator[Tensor]) -> None:
-        """Take a step on each of several batches of uniforms."""
+        """Take a step on each of several batches of uniforms, on this ensemble's device."""
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)
         for uniforms in batches:
             self.before_step()
-            self.set_gradients(uniforms.to(self.device))
+            self.set_gradients(uniforms)
             optimizer.step()
             if isinstance(scheduler, LRScheduler):
                 scheduler.step()
@@ -214,14 +230,14 @@ class Ensemble(LightningModule, ABC):
     @torch.inference_mode(False)  # a notebook may be in inference mode, in which there are no gradients
     def evaluate(self) -> Float[Tensor, "instances"]:
         """Each network's mean loss on held-out inputs that all seeds share."""
-        batches = iter(Draws(self.features, [0], stream="evaluation"))
+        batches = iter(Draws(self.features, [0], stream="evaluation", device=self.device))
         first = torch.zeros_like(self.seed_index)
         total = torch.zeros(len(first), dtype=torch.float64, device=self.device)
         n_batches = (
             EVALUATION_BATCHES if self.features.n_uniforms else 1
         )  # without randomness every batch is the same
         for _ in range(n_batches):
-            total += self.losses_and_gradients(next(batches).to(self.device), first)[0]
+            total += self.losses_and_gradients(next(batches), first)[0]
         return total / n_batches
 
     def state(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
@@ -272,7 +288,7 @@ class Ensemble(LightningModule, ABC):
     def train_dataloader(self) -> DataLoader[Iterator[Tensor]]:
         """Each seed's batches of uniforms, starting from the next step if training is resumed."""
         done, trainer = self.global_step, self.trainer
-        draws = Draws(self.features, self.distinct_seeds, skip=done)
+        draws = Draws(self.features, self.distinct_seeds, skip=done, device=self.device)
         ends = [BLOCK_STEPS]
         if trainer.loggers:
             ends.append(trainer.log_every_n_steps)  # type: ignore[attr-defined]  # set elsewhere
@@ -307,8 +323,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @functools.cache
-def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -> "_Gradient":
-    """The function for gradients and losses of an ensemble, compiled once per model and distribution."""
+def _gradient(
+    loss: Callable[..., Tensor], features: Features, compiles: bool, device_type: str
+) -> "_Gradient":
+    """An ensemble's function for gradients and losses, compiled once per model, distribution and device."""
 
     def total(
         weights: Weights, factors: dict[str, Tensor], uniforms: Tensor, first_rows: Tensor
@@ -328,16 +346,22 @@ def _gradient(loss: Callable[..., Tensor], features: Features, compiles: bool) -
 
     if not compiles:
         return _Gradient(plain, None)
-    # by default the compiler gives up after 8 versions of this function, counting those of all models
-    compiled = torch.compile(  # type: ignore[call-overload]  # torch's overloads lack the last two
+    if not _HAS_LIMITS:
+        torch._dynamo.config.recompile_limit = _VERSIONS
+    compiled = torch.compile(  # type: ignore[call-overload]  # torch's overloads lack the limits
         torch.func.grad(total, has_aux=True),
         dynamic=False,
         fullgraph=True,
-        options=_ONE_LOOP,
-        isolate_recompiles=True,
-        recompile_limit=256,
+        options=_options(device_type),
+        **(_LIMITS if _HAS_LIMITS else {}),
     )
     return _Gradient(plain, compiled)
+
+
+def _options(device_type: str) -> _Options:
+    """The compiler's options for a device, of which this version of torch may lack some: they are hints."""
+    known = torch._inductor.list_options()
+    return {name: value for name, value in _OPTIONS.get(device_type, {}).items() if name in known}
 
 
 class _Gradient:

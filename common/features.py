@@ -29,6 +29,8 @@ Density = Annotated[float, Field(gt=0, le=1)]
 
 STREAMS = {"start": 0, "training": 1, "evaluation": 2}
 
+_CPU = torch.device("cpu")
+
 
 def generator(stream: str, seed: int) -> np.random.Generator:
     """The random numbers of one seed for one purpose, the same on every machine and device.
@@ -185,18 +187,25 @@ class Draws(IterableDataset[Tensor]):
         seeds: each has its own stream
         stream: the purpose, a key of `STREAMS`
         skip: the number of batches to leave out at the start
+        device: where the batches are wanted; those of several steps move there in one copy
     """
 
     # steps drawn in one call, so that the cost of a call is small; even, for `fill_uniform`
     BLOCK = 32
 
     def __init__(
-        self, features: Features, seeds: Sequence[int], stream: str = "training", skip: int = 0
+        self,
+        features: Features,
+        seeds: Sequence[int],
+        stream: str = "training",
+        skip: int = 0,
+        device: torch.device = _CPU,
     ) -> None:
         self.shape = (self.BLOCK, features.n_uniforms, features.batch_size)
         self.seeds = list(seeds)
         self.stream = stream
         self.skip = skip
+        self.device = device
 
     def __iter__(self) -> Iterator[Float[Tensor, "draws batch"]]:
         """Start every seed's stream at its beginning, and draw what is skipped: SFC64 cannot jump ahead."""
@@ -204,14 +213,45 @@ class Draws(IterableDataset[Tensor]):
         blocks, first = divmod(self.skip, self.BLOCK)
         for g in generators:
             g.bit_generator.random_raw(blocks * math.prod(self.shape) // 2, output=False)
+        batches = (
+            self._here(generators, first) if self.device.type == "cpu" else self._there(generators, first)
+        )
+        yield from batches
+
+    def _here(
+        self, generators: Sequence[np.random.Generator], first: int
+    ) -> Iterator[Float[Tensor, "draws batch"]]:
+        """The batches on the CPU, without the `first` of a block."""
         # reused, because allocating and clearing new memory takes as long as drawing
         drawn = np.empty((len(generators), *self.shape), np.float32)
         while True:
-            for g, out in zip(generators, drawn, strict=True):
-                fill_uniform(g, out)
+            _fill(drawn, generators)
             for step in range(first, self.BLOCK):
                 yield torch.from_numpy(drawn[:, step].copy().reshape(-1, self.shape[2]))
             first = 0
+
+    def _there(
+        self, generators: Sequence[np.random.Generator], first: int
+    ) -> Iterator[Float[Tensor, "draws batch"]]:
+        """The batches on another device, without the `first` of a block: one copy per block, not waited for.
+
+        A GPU copies from pinned memory while the CPU goes on. Torch gives that memory out again only after
+        the copy has been made, so each block takes new memory and nothing here waits.
+        """
+        shape, pinned = (len(generators), *self.shape), self.device.type == "cuda" and self.shape[1] > 0
+        while True:
+            drawn = torch.empty(shape, device="cpu", pin_memory=pinned)
+            _fill(drawn.numpy(), generators)
+            # steps first, so that each batch is a view: nothing is launched for a step
+            block = drawn.to(self.device, non_blocking=True).transpose(0, 1).contiguous().flatten(1, 2)
+            yield from block[first:]
+            first = 0
+
+
+def _fill(drawn: Float32[np.ndarray, "seeds ..."], generators: Sequence[np.random.Generator]) -> None:
+    """Fill each seed's part of `drawn` from its generator."""
+    for generator, out in zip(generators, drawn, strict=True):
+        fill_uniform(generator, out)
 
 
 def fill_uniform(generator: np.random.Generator, out: Float32[np.ndarray, "..."]) -> None:

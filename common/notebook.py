@@ -53,7 +53,9 @@ class Result:
         `overrides` of more than seeds, verdicts do not apply to the paper, and claims without rows are left
         out.
         """
-        outcomes = evaluate(self.replication.claims, self.replication.run.spec.code, self.table)
+        outcomes = evaluate(
+            self.replication.claims, self.replication.run.spec.code, self.table, looks=self.replication.looks
+        )
         rows = {
             name: {
                 "statement": one_line(outcome.claim.statement),

@@ -63,7 +63,9 @@ SETTLING = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option that plants a mistake in the code under test."""
+    """The options that plant a mistake in the code under test, and try tests marked gpu without one."""
+    what = "what tests marked gpu run on: cuda (default), or cpu, to try them where there is no GPU"
+    parser.addoption("--accelerator", choices=["cuda", "cpu"], default="cuda", help=what)
     what = "plant this mistake, one of `python -m tests.validation faults --list`: tests that fail notice it"
     parser.addoption("--fault", metavar="NAME", help=what)
 
@@ -76,6 +78,15 @@ def pytest_configure(config: pytest.Config) -> None:
         if name not in FAULTS:
             raise pytest.UsageError(f"--fault {name}: no such fault; {nearest(name, list(FAULTS))}")
         FAULTS[name].plant()
+
+
+@pytest.fixture
+def accelerator(request: pytest.FixtureRequest) -> str:
+    """What a test marked gpu runs on; without a GPU it is skipped unless another is asked for."""
+    name: str = request.config.getoption("--accelerator")
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    return name
 
 
 @pytest.fixture

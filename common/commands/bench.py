@@ -33,13 +33,15 @@ def bench(options: argparse.Namespace, asked: list[SpecAsked], console: Terminal
         title=f"Networks x steps per second on {ours.n} x {ours}, "
         "and how long the whole sweep takes at these rates, without controls",
         caption="of the ceiling: our rate as a share of the highest rate that this machine could reach if it "
-        "had to do only its slowest task. The ceiling, per device, was measured just now.",
+        "had to do only its slowest task. The ceiling, per device, was measured just now. bounded by: "
+        "what takes the largest share of a step's time; overhead does not grow with the number of networks.",
     )
     for column in ("replication", "networks"):
         table.add_column(column, overflow="fold")
     for column in ("at once", "ours", "plain", "ratio", "of the ceiling"):
         table.add_column(column, justify="right")
-    table.add_column("ceiling")
+    for column in ("ceiling", "bounded by"):
+        table.add_column(column)
     for column in ("sweep, ours", "plain"):
         table.add_column(column, justify="right")
     # timing ends workers in the middle of training; what they leave behind is freed with a warning
@@ -63,7 +65,8 @@ def _add_speeds(table: Table, name: str, timed: Bench | None) -> None:
     for speed in timed.speeds:
         rates = [f"{speed.ours:,.0f}", f"{speed.plain:,.0f}", f"{speed.ours / speed.plain:.3g}"]
         share = f"{speed.ours / speed.bound.rate:.0%}"
-        table.add_row(name, speed.shape, f"{speed.networks:,}", *rates, share, speed.bound.by, *sweep)
+        by = "{} {:.0%}".format(*next(iter(speed.shares.items())))
+        table.add_row(name, speed.shape, f"{speed.networks:,}", *rates, share, speed.bound.by, by, *sweep)
         name, sweep = "", ["", ""]
 
 

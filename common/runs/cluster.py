@@ -19,6 +19,7 @@ from common.errors import InputError, one_line
 from common.runs.shard import Session, train_shard
 from common.runs.store import Run, versions
 from common.runs.training import Devices, Progress, network_steps
+from common.specs.spec import Spec
 from common.specs.sweep import Shard
 from common.system.files import SUITE
 
@@ -131,6 +132,10 @@ class Cluster:
     def __str__(self) -> str:
         """The name of the device class, as in the manifest."""
         return self._device
+
+    def most(self, spec: Spec, shard: Shard) -> int | None:
+        """See `Place.most`: the memory of other machines' GPUs is not known here."""
+        return None
 
     def train_shards(self, todo: list[tuple[Run, Shard]], progress: Progress) -> Generator[tuple[Run, Shard]]:
         """Train shards on the cluster's workers, and store them here; yields each when it is done.

@@ -253,6 +253,10 @@ class Run:
                 return state
         return None
 
+    def is_stopped(self, shard: Shard) -> bool:
+        """Whether the training of exactly these instances was stopped after a checkpoint."""
+        return bool(self._paths("partial", _training(shard)))
+
     def _partials(self) -> list[tuple[str, list[int]]]:
         """The name and the instances of each shard whose training was stopped and can be resumed."""
         names = {path.name.split(".")[0] for path in self._paths("partial", "*")}
@@ -377,7 +381,7 @@ class Run:
 
     def _weights(self, data: bytes, name: str) -> tuple[list[int], dict[str, Tensor]]:
         """The instances in the file of a block's weights, and their state."""
-        stored = torch.load(io.BytesIO(data), weights_only=True)
+        stored = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         rows, state = stored["rows"].tolist(), stored["state"]
         self._check_ids(pd.Index(rows), name)
         if not all(len(one) == len(rows) for one in state.values()):
@@ -611,7 +615,7 @@ def _content(path: Path) -> bytes:
 
 def _partial(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Whose training the file of a partly trained shard belongs to, and its state."""
-    stored = torch.load(io.BytesIO(data), weights_only=True)
+    stored = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     of: dict[str, Any] = stored["of"]
     if of["versions"] != versions():
         raise _NotOursError("made by other versions of the packages")

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 import torch
 
+from common.ensemble import Ensemble
+from common.features import Draws
 from common.runs.numerics import KEEPS_DENORMALS
 from common.runs.shard import Session, Stage, train_shard
 from common.runs.store import Run
@@ -25,6 +27,13 @@ from common.specs.sweep import Shard, costs
 from common.system.compiling import UNCOMPILED
 from common.system.machine import processors
 from common.system.text import counted
+
+_COPIES = 16
+"""The numbers in a GPU's memory for each weight and each input of a network: gradients, moments, what is
+between them where code is not compiled, and room. Networks that are too many are halved, see `fit_shard`."""
+
+_PINNED = 2**30
+"""The most bytes of random numbers on their way to a GPU."""
 
 
 class Devices(NamedTuple):
@@ -51,6 +60,22 @@ class Devices(NamedTuple):
         if accelerator == "cuda" and available < (count or 1):
             raise ValueError(f"{counted(count or 1, 'GPU')} asked for, but this machine has {available}")
         return cls(accelerator, count or available)
+
+    def most(self, spec: Spec, shard: Shard) -> int | None:
+        """See `Place.most`: on a GPU, as many as its memory holds, as each step takes as long for few."""
+        if self.accelerator != "cuda":
+            return None
+        row: dict[str, Any] = {str(name): value for name, value in shard.rows.iloc[0].items()}
+        network = spec.build(row, seeds=[0])
+        if not isinstance(network, Ensemble):
+            return None
+        features, weights = network.features, sum(weight.numel() for weight in network.parameters())
+        uniforms = max(features.n_uniforms, 1) * features.batch_size
+        in_memory = _COPIES * (weights + features.n_features * features.batch_size) * 4
+        free, _ = torch.cuda.mem_get_info()
+        seeds = max(1, _PINNED // (Draws.BLOCK * uniforms * 4))
+        points = len(shard.rows) // shard.rows["seed"].nunique()
+        return max(1, min(free // in_memory, seeds * points))
 
     def __str__(self) -> str:
         """The name of the device class, as in the manifest."""
@@ -145,6 +170,9 @@ class Place(Protocol):
     def n(self) -> int:
         """The number of devices."""
 
+    def most(self, spec: Spec, shard: Shard) -> int | None:
+        """The most networks with the shape of `shard` to train at once; None: as many as a block has."""
+
     def train_shards(self, todo: list[tuple[Run, Shard]], progress: Progress) -> Generator[tuple[Run, Shard]]:
         """Train and store shards, on all devices at once; yields each when it is done."""
 
@@ -206,7 +234,7 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None, unt
         # checked again: another run may just have ended
         lacking = {run: run.lacking() for run in runs}
         clear(lacking, progress)
-        todo = [(run, shard) for run, some in lacking.items() for shard in run.cut.merged(some)]
+        todo = [(run, shard) for run, some in lacking.items() for shard in _joined(run, some, devices)]
         if devices.n > 1:
             price = [cost for run, shard in todo for cost in costs(run.spec, [shard])]
             order = sorted(range(len(todo)), key=lambda i: -price[i])
@@ -229,6 +257,22 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None, unt
                 left[id(run)] -= 1
                 if not left[id(run)]:
                     finish(run)
+
+
+def _joined(run: Run, some: list[Shard], devices: Place) -> list[Shard]:
+    """The shards that are trained, each as large as a device takes, with enough of them for all devices.
+
+    Those that can be resumed stay as they are.
+    """
+    stopped = [shard for shard in some if run.is_stopped(shard)]
+    others = [shard for shard in some if not run.is_stopped(shard)]
+    each = -(-sum(len(shard.rows) for shard in others) // devices.n)
+
+    def most(shard: Shard) -> int | None:
+        size = devices.most(run.spec, shard)
+        return size and min(size, max(each, 1))
+
+    return [*stopped, *run.cut.merged(others, most)]
 
 
 def clear(todo: Mapping[Run, list[Shard]], progress: Progress) -> None:

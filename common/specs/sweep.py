@@ -1,7 +1,6 @@
 """From a spec to the table of instances that it asks for, and from the table to shards."""
 
-import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from common.ensemble import Ensemble
 from common.errors import InputError, one_line
+from common.specs.query import refuse_code
 from common.specs.spec import Spec
 
 CALCULATED = 10_000_000
@@ -69,7 +69,7 @@ def choose(spec: Spec, query: str) -> pd.DataFrame:
         return table
     columns = ", ".join(table.columns)
     try:
-        _refuse_code(query)
+        refuse_code(query)
         holds = table.eval(query)
     except Exception as error:  # pandas documents no exception class for this
         asked = query if len(query) <= SHOWN_QUERY else f"{query[:SHOWN_QUERY]}..."
@@ -79,27 +79,6 @@ def choose(spec: Spec, query: str) -> pd.DataFrame:
     if not holds.any():
         raise InputError(f"{query!r} selects no network of {spec.name}, whose columns are {columns}")
     return table[holds]
-
-
-def _refuse_code(query: str) -> None:
-    """Refuse everything but comparisons, arithmetic and logic: pandas would also call functions.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    for node in ast.walk(ast.parse(query.strip(), mode="eval")):
-        if not isinstance(node, _ALLOWED):
-            raise ValueError(f"{type(node).__name__.lower()} is not allowed; compare columns with values")
-        operands = (node.left, node.right) if isinstance(node, ast.BinOp) else ()
-        if any(isinstance(o, ast.Constant) and isinstance(o.value, (str, bytes)) for o in operands):
-            raise ValueError("text can only be compared; arithmetic on it is not allowed")
-
-
-_ALLOWED = (
-    *(ast.Expression, ast.BoolOp, ast.UnaryOp, ast.BinOp, ast.Compare, ast.Name, ast.Constant, ast.List),
-    *(ast.Tuple, ast.Load, ast.boolop, ast.unaryop, ast.cmpop),
-    *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.BitAnd, ast.BitOr),
-)
 
 
 class Cut:
@@ -116,17 +95,18 @@ class Cut:
         structural = spec.structural()
         if any(grid.optimizer for grid in spec.grids):
             structural = ["part", *structural]
-        by_shape = self.points.groupby(structural, sort=False, dropna=False).groups if structural else {}
-        groups = [self.points.index.get_indexer(group) for group in by_shape.values()]
         self._group = np.zeros(len(self.points), np.int64)
+        if structural:  # numbered in the order in which they appear
+            by_shape = self.points.groupby(structural, sort=False, dropna=False)
+            self._group = np.asarray(by_shape.ngroup(), np.int64)
         self._piece = np.zeros(len(self.points), np.int64)
         self._pieces: list[int] = []
         self._seeds: list[int] = []
         self._most: list[int] = []
-        for number, group in enumerate(groups or [np.arange(len(self.points))]):
+        for number in range(self._group.max() + 1):
+            group = np.flatnonzero(self._group == number)
             most = _shard_size(spec, self.points.iloc[group[0]].to_dict())
             pieces = -(-len(group) // most)
-            self._group[group] = number
             self._piece[group] = np.arange(len(group)) * pieces // len(group)
             self._pieces.append(pieces)
             self._seeds.append(max(1, most // len(group)))
@@ -149,16 +129,20 @@ class Cut:
             else []
         )
 
-    def merged(self, some: Iterable[Shard], most: int | None = None) -> list[Shard]:
-        """Shards of one shape joined into larger ones, of at most `most` networks (by default a block's).
+    def merged(
+        self, some: Iterable[Shard], most: Callable[[Shard], int | None] = lambda shard: None
+    ) -> list[Shard]:
+        """Shards of one shape joined into larger ones, of at most `most` networks (None: those of a block).
 
         Their blocks are stored one by one all the same.
         """
+        sizes: dict[int, int] = {}
         joined: list[Shard] = []
         for shard in some:
-            size = self._most[group := self.group(shard)] if most is None else most
+            if (group := self.group(shard)) not in sizes:
+                sizes[group] = most(shard) or self._most[group]
             last = joined[-1] if joined else None
-            if last and self.group(last) == group and len(last.rows) + len(shard.rows) <= size:
+            if last and self.group(last) == group and len(last.rows) + len(shard.rows) <= sizes[group]:
                 joined[-1] = Shard(last.name, pd.concat([last.rows, shard.rows]))
             else:
                 joined.append(shard)

@@ -28,6 +28,9 @@ SECONDS, PLAIN_SECONDS = 5.0, 2.0
 SHAPES = 3
 """The most shapes of network timed per replication, from the one with the least work to the most."""
 
+FEW, FEW_SECONDS = 2, 1.0
+"""Networks whose step is nearly all overhead, and the least time for which they are timed."""
+
 PLAIN_NETWORKS = 400
 """Networks that the plain loop trains at once: of 100 to 5000, the fastest per network."""
 
@@ -35,14 +38,34 @@ NEVER = 10**9
 """A number of steps that is never reached: timing ends training."""
 
 
+OVERHEAD = "overhead"
+
+
 class Speed(NamedTuple):
-    """The rates for networks with one shape, in networks x steps per second, with `networks` at once."""
+    """The rates for networks with one shape, in networks x steps per second, with `networks` at once.
+
+    `overhead`: the share of a step's time that does not grow with the number of networks: Python, Lightning,
+    and starting operations. None if a shard has too few networks to tell.
+    """
 
     shape: str
     networks: int
     ours: float
     plain: float
     bound: Bound
+    overhead: float | None
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of a step's time that each thing takes at least, the largest first: what bounds the rate.
+
+        They are measured one by one, so they need not sum to 1: what is missing goes into doing more than
+        the least, and into doing it less fast than a single large operation.
+        """
+        shares = {name: self.ours / rate for name, rate in self.bound.rates.items()}
+        if self.overhead is not None:
+            shares[OVERHEAD] = self.overhead
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
 class Bench(NamedTuple):
@@ -75,10 +98,11 @@ def bench(spec: Spec, machine: Machine) -> Bench | None:
     speeds = []
     for name in (order[place] for place in places):
         shard = shapes[name][0]
-        ours = _ours(spec, shard, machine.devices)
+        ours = _ours(spec, shard, machine.devices, SECONDS)
         plain = _plain(spec, shard.rows, machine.devices)
         networks = len(shard.rows) * machine.devices.n
-        speeds.append(Speed(name, networks, ours, plain, machine.bound(least[name])))
+        overhead = _overhead(spec, shard, machine.devices, ours)
+        speeds.append(Speed(name, networks, ours, plain, machine.bound(least[name]), overhead))
     timed = [work[speed.shape] for speed in speeds]
     steps = {name: spec.fields.trainer.max_steps * sum(len(s.rows) for s in shapes[name]) for name in shapes}
 
@@ -107,9 +131,10 @@ class _Enough(Exception):  # noqa: N818  # not an error: the timing is complete
 
 
 class _Watch(Progress):
-    """Records the progress of shards over time, and ends training `SECONDS` after all of them have begun."""
+    """Records the progress of shards over time, and ends training `seconds` after all of them have begun."""
 
-    def __init__(self, n_shards: int) -> None:
+    def __init__(self, n_shards: int, seconds: float) -> None:
+        self.seconds = seconds
         self.done: list[list[tuple[float, int]]] = [[] for _ in range(n_shards)]
 
     def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
@@ -119,7 +144,7 @@ class _Watch(Progress):
             done[-1] = (done[-1][0], total)
         else:
             done.append((now, total))
-        if all(self.done) and min(told[-1][0] - told[0][0] for told in self._told()) >= SECONDS:
+        if all(self.done) and min(told[-1][0] - told[0][0] for told in self._told()) >= self.seconds:
             raise _Enough
 
     def rate(self) -> float:
@@ -132,10 +157,21 @@ class _Watch(Progress):
         return [[told for told in done if told[0] >= begun] or done[-1:] for done in self.done]
 
 
-def _ours(spec: Spec, shard: Shard, devices: Devices) -> float:
+def _overhead(spec: Spec, shard: Shard, devices: Devices, ours: float) -> float | None:
+    """The share of a step's time that would be left without networks: from here and `FEW`, on a line."""
+    n = len(shard.rows)
+    if n <= FEW:
+        return None
+    few = FEW / _ours(spec, Shard("0", shard.rows.iloc[:FEW]), Devices(devices.accelerator, 1), FEW_SECONDS)
+    all_of_it = n * devices.n / ours
+    without = (n * few - FEW * all_of_it) / (n - FEW)
+    return min(max(without / all_of_it, 0.0), 1.0)
+
+
+def _ours(spec: Spec, shard: Shard, devices: Devices, seconds: float) -> float:
     overrides = {"trainer.max_steps": (NEVER, "bench"), "trainer.stop_when_settled": (False, "bench")}
     spec = load_spec(spec.path, spec.profile, overrides=overrides)
-    watch = _Watch(devices.n)
+    watch = _Watch(devices.n, seconds)
     with TemporaryDirectory() as folder, suppress(_Enough):
         run = Run(spec, Path(folder))
         for _ in devices.train_shards([(run, Shard(str(i), shard.rows)) for i in range(devices.n)], watch):

@@ -69,10 +69,14 @@ class Least(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """A rate that cannot be exceeded, in networks x steps per second, and what bounds it, in words."""
+    """A rate that cannot be exceeded, in networks x steps per second, and what bounds it, in words.
+
+    `rates`: the rate that each of the four would allow alone, those that there are; `rate` is the lowest.
+    """
 
     rate: float
     by: str
+    rates: Mapping[str, float]
 
 
 def count(spec: Spec, rows: pd.DataFrame) -> Least:
@@ -181,8 +185,9 @@ class Machine:
         units = dict(zip(seconds, zip(amounts, ["GFLOP", "G", "G", "GB"], strict=True), strict=True))
         by = max(seconds, key=lambda name: seconds[name])
         amount, unit = units[by]
-        rate = self.devices.n * least.networks / seconds[by]
-        return Bound(rate, f"{by}, {amount / seconds[by] / 1e9:.3g} {unit}/s")
+        networks = self.devices.n * least.networks
+        rates = {name: networks / taken for name, taken in seconds.items() if taken}
+        return Bound(rates[by], f"{by}, {amount / seconds[by] / 1e9:.3g} {unit}/s", rates)
 
     def _rate(self, measure: Callable[..., float], *size: int) -> float:
         """The rate of one device: the mean over all, which measure at the same time."""

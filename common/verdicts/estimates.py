@@ -41,6 +41,8 @@ class Estimated(NamedTuple):
     agrees: bool = False
     identical: str | None = None
     problem: str | None = None
+    grouped: bool = False
+    """Whether groups of seeds are left out rather than seeds."""
 
 
 class Part:
@@ -249,11 +251,10 @@ class _Estimation:
         return True
 
     def by_group(self, size: int) -> dict[str, Estimated]:
-        """The means over groups of the estimates on each."""
+        """The means over groups of the estimates on each; with a single group, as without groups."""
         seeds, groups = self.part.seeds, self.part.groups(size)
-        if not groups:
-            few = f"{len(seeds)} seeds are less than a group of {size}"
-            return dict.fromkeys(self.claims, _problem(few))
+        if len(groups) < 2:
+            return _Estimation(self.claims, self.code, self.part.first(size), self.whole).by_seed()
         for number, rows in enumerate(groups):
             of_group = seeds[number * size : (number + 1) * size]
             self._add(rows, f"with seeds {of_group[0]} to {of_group[-1]} alone: ")
@@ -265,7 +266,7 @@ class _Estimation:
                 means[name] = (float(values.mean()), left_out.tolist())
         # the units of a group may depend on each other in any way: it counts as one
         self.units = {name: n if units else 0 for name, units in self.units.items()}
-        return self._estimated(n * size, means)
+        return {name: one._replace(grouped=True) for name, one in self._estimated(n * size, means).items()}
 
     def _add(self, rows: pd.DataFrame, prefix: str) -> None:
         """Add the estimates on `rows` to the values, or the problem that there is."""

@@ -319,15 +319,15 @@ def _judge(name: str, claim: Claim, found: Estimated, tails: Tails = ONCE, *, of
     interval = widen(value, own, _at(tails.here, published))
     verdict = _verdict(value, own, published, region, tails)
     outcome = Outcome(name, claim, value, *interval, region, samples, verdict, None, "", found.seeds)
-    group = claim.estimate.group
+    group = claim.estimate.group if found.grouped else None
     of_seeds = f"seeds in groups of {group}" if group else "seeds"
     if found.agrees and math.isinf(own[0]):
         more = (agreeing(tails.here) - len(samples)) * (group or 1)
         few = f"all {found.seeds} {of_seeds} give {value:.4g}, which says little about other seeds"
         return _Judgement(replace(outcome, more_seeds=more, reason=few), f"{more} more would decide")
     if math.isinf(own[0]):
-        one = f"one group of {group} seeds" if group else "one seed"
-        return _Judgement(replace(outcome, reason=f"{value:.4g} comes from {one}, which gives no interval"))
+        alone = f"{value:.4g} comes from one seed, which gives no interval"
+        return _Judgement(replace(outcome, reason=alone))
     said, needed = _said(value, interval, region, verdict), None
     if verdict is Verdict.UNDECIDABLE:
         needed = needed_half_width(claim, value, max(tails))

@@ -94,7 +94,9 @@ class NoisyAutoencoder(Ensemble):
 
     def on_train_start(self) -> None:
         """Record the start, unless training goes on in the middle."""
-        if not self.global_step:
+        if self.global_step:  # the networks were not yet on their device when the checkpoint was loaded
+            self.fourth_norms = [norm.to(self.device) for norm in self.fourth_norms]
+        else:
             self.fourth_norms = [self._fourth_norm()]
 
     def after_step(self) -> None:
@@ -110,7 +112,7 @@ class NoisyAutoencoder(Ensemble):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what was recorded."""
         super().on_load_checkpoint(checkpoint)
-        self.fourth_norms = [norm.to(self.device) for norm in checkpoint["fourth_norms"]]
+        self.fourth_norms = checkpoint["fourth_norms"]
 
     def metrics(self) -> dict[str, Shaped[Tensor, "instances ..."]]:
         """The fourth norm over time, and lengths and directions of the trained rows; means over features.

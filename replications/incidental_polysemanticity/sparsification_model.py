@@ -7,12 +7,11 @@ code.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
-from numpy.typing import NDArray
 from pydantic import Field
 from scipy.integrate import solve_ivp
 from torch import Tensor
@@ -20,7 +19,7 @@ from torch import Tensor
 from common.computed import Computed
 from common.features import generator
 
-Array = NDArray[np.float64]
+Array = np.ndarray[tuple[Any, ...], np.dtype[np.float64]]
 
 TIMES: Array = np.r_[0.0, 10 ** (np.arange(128) / 24 - 5)]
 """The times at which weights are recorded, in units of 1/lambda: 0, and 24 per decade from 1e-5 to 2."""
@@ -159,7 +158,7 @@ def _sums(values: Float64[Array, "hidden instances"]) -> Float64[Array, "instanc
 
 def _last_two(
     course: Course, network: int, weight: Float64[Array, "2"], loss: Float64[Array, "2"],
-    place: Int64[NDArray[np.int64], "2"], look: int, step: int, looks: list[int],
+    place: Int64[np.ndarray, "2"], look: int, step: int, looks: list[int],
 ) -> None:  # fmt: skip
     """Euler steps with one network's last two weights: as plain numbers one takes 0.3 us, as arrays 8 us."""
     a, b = weight.tolist()
@@ -239,5 +238,5 @@ def _unknown(n_networks: int) -> Course:
     return Course(*(np.full(shape, np.nan) for shape in shapes))
 
 
-def _descends(weight: Float64[Array, "hidden instances"]) -> Bool[NDArray[np.bool_], "instances"]:
+def _descends(weight: Float64[Array, "hidden instances"]) -> Bool[np.ndarray, "instances"]:
     return np.asarray((np.diff(weight, axis=0) <= 0).all(axis=0))

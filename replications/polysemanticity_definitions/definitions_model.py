@@ -4,12 +4,11 @@ Source: Chan 2024 and the glossaries that it follows; the cases are worked out f
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from common.metrics import (
     superposition_by_rank,
 )
 
-Array = NDArray[np.float64]
+Array = np.ndarray[tuple[Any, ...], np.dtype[np.float64]]
 CaseName = Literal[
     "aligned", "one_more", "not_aligned", "hadamard", "antipodal", "incidental", "one_large",
     "weak", "five_in_four", "rotated",

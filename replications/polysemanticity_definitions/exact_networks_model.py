@@ -86,15 +86,17 @@ class Task(Features):
             inputs = torch.threshold_(torch.mul(uniforms, -2 / p).add_(1), -1, 0)
             batch_size = uniforms.shape[2]
             return inputs, inputs.abs(), (3 / (n * batch_size * p)).expand(-1, 1, batch_size)
-        inputs, targets = (t.to(p).expand(len(p), -1, -1) for t in _all_inputs(n))
+        inputs, targets = (t.to(p.dtype).expand(len(p), -1, -1) for t in _all_inputs(n, p.device))
         n_on = inputs.sum(dim=1, keepdim=True)
         return inputs, targets, p ** (n_on - 2) * (1 - p) ** (n - n_on) / self.n_outputs
 
 
 @functools.cache
-def _all_inputs(n: int) -> tuple[Float[Tensor, "{n} batch"], Float[Tensor, "outputs batch"]]:
-    """All 2^n inputs of n zeros and ones, and the products of all pairs."""
-    inputs = torch.tensor(list(itertools.product((0.0, 1.0), repeat=n))).T.contiguous()
+def _all_inputs(
+    n: int, device: torch.device
+) -> tuple[Float[Tensor, "{n} batch"], Float[Tensor, "outputs batch"]]:
+    """All 2^n inputs of n zeros and ones, and the products of all pairs; kept: no step copies them."""
+    inputs = torch.tensor(list(itertools.product((0.0, 1.0), repeat=n)), device=device).T.contiguous()
     first, second = zip(*itertools.combinations(range(n), 2), strict=True)
     return inputs, inputs[list(first)] * inputs[list(second)]
 

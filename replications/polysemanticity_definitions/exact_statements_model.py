@@ -5,12 +5,11 @@ the thresholds of the number of vectors), bit extraction (after Bartlett et al. 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,7 +17,7 @@ from torch.nn import functional
 from common.computed import Computed
 from common.features import generator
 
-Array = NDArray[np.float64]
+Array = np.ndarray[tuple[Any, ...], np.dtype[np.float64]]
 Statement = Literal["frame", "corners", "packing", "bits"]
 
 EPSILON = 0.5
@@ -148,7 +147,7 @@ def recovery_error(vectors: Float[Array, "vectors dimensions"]) -> float:
 
 def corners(
     draw: np.random.Generator, count: int, n: int, plus: float = 0.5
-) -> Float[NDArray[np.float32], "{count} {n}"]:
+) -> Float[np.ndarray, "{count} {n}"]:
     """Random corners of the cube, not scaled: each entry +1 with probability `plus`, else -1."""
     return np.where(draw.random((count, n), dtype=np.float32) < plus, np.float32(1), np.float32(-1))
 
@@ -217,8 +216,6 @@ def extract_bits(x: Float[Array, "points"], n_bits: int) -> Float[Array, "points
     return bits
 
 
-def bits_of(
-    points: Int64[NDArray[np.int64], "points"], n_bits: int
-) -> Int64[NDArray[np.int64], "points {n_bits}"]:
+def bits_of(points: Int64[np.ndarray, "points"], n_bits: int) -> Int64[np.ndarray, "points {n_bits}"]:
     """The bits of whole numbers, highest first."""
     return np.asarray(points[:, None] >> np.arange(n_bits)[::-1] & 1)

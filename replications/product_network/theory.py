@@ -6,19 +6,18 @@ and the loss 2 Var g. The population loss of no output at all is the product's v
 """
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
-from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.stats import norm
 from torch import Tensor
 
 from replications.product_network.population import population_loss
 
-Array = NDArray[np.float64]
+Array = np.ndarray[tuple[Any, ...], np.dtype[np.float64]]
 
 DIAGONALS = (45.0, 225.0, 135.0, 315.0)
 """The half diagonals of x + y, then those of x - y, in degrees."""

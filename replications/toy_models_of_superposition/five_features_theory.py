@@ -7,16 +7,16 @@ Source: arXiv 2209.10652, the model and the data of the first figure; the optima
 
 import functools
 import itertools
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float64
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from torch import Tensor
 
-Array = NDArray[np.float64]
+Array = np.ndarray[tuple[Any, ...], np.dtype[np.float64]]
 Order = tuple[int, ...]
 Shape = Literal["orthogonal", "digons", "pentagon"]
 

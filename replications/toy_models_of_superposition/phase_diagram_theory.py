@@ -11,7 +11,7 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Callable
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from common.ensemble import Weights
 from common.features import Factors, Inputs
 from replications.toy_models_of_superposition.model import ToyModel
 
-Array = NDArray[np.float64]
+Array = np.ndarray[tuple[Any, ...], np.dtype[np.float64]]
 Loss = Callable[[Weights, Factors, Inputs], Float[Tensor, "instances"]]
 
 TRIPLE_POINT = (1.0, 4 / 7)

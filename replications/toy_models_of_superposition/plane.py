@@ -4,16 +4,17 @@ Features 0 and 1 are a pair, 2 and 3, and so on. Angles are in degrees. A featur
 length is at least half of 1/sqrt(2), the length in a pair merged into its principal component.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from common.style import BLUE, GREY, ORANGE, RED
 
-Array = NDArray[np.float64]
-Flags = NDArray[np.bool_]
+Array = np.ndarray[tuple[Any, ...], np.dtype[np.float64]]
+Flags = np.ndarray[tuple[Any, ...], np.dtype[np.bool_]]
 
 LEARNED = 0.5 / np.sqrt(2)
 
@@ -80,7 +81,7 @@ def collapsed(
     return both & (within(weight) < degrees)
 
 
-def square(weight: Float[Array, "instances 2 4"], degrees: float = OFF) -> Int[NDArray[np.intp], "instances"]:
+def square(weight: Float[Array, "instances 2 4"], degrees: float = OFF) -> Int[np.ndarray, "instances"]:
     """The index in `PAIRINGS` of four features that are two orthogonal antipodal pairs; else -1.
 
     Args:

@@ -162,19 +162,6 @@ def test_evaluation_sees_the_same_inputs_for_all_seeds() -> None:
     torch.testing.assert_close(losses, losses[:1].expand(4), rtol=0, atol=0)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_gives_the_same_gradients() -> None:
-    model = toy([0, 1, 2, 3])
-    losses, gradients = step(model)
-    model.to("cuda")
-    uniforms = first_draws(model).to("cuda")
-    gpu_losses, gpu_gradients = model.losses_and_gradients(uniforms, model.seed_index)
-    torch.testing.assert_close(gpu_losses.cpu(), losses)
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(gpu_gradients[name].cpu(), gradient)
-
-
 @pytest.fixture
 def without_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The compiler without its code generator, which takes seconds for each shape."""
@@ -185,6 +172,7 @@ def without_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(torch, "compile", traced)
     ensemble._gradient.cache_clear()
+    torch._dynamo.reset()  # before torch 2.13, what other tests compiled would be used again
     yield
     ensemble._gradient.cache_clear()
 
@@ -209,3 +197,26 @@ def test_networks_are_evaluated_by_the_code_that_trained_them_whatever_was_train
         model.evaluate()
         compiled.append(counters["stats"]["unique_graphs"] - before)
     assert compiled == [1, 1, 1]
+
+
+@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
+def test_each_device_gets_its_own_options_and_only_those_that_this_torch_has(
+    device_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ensemble._options(device_type)
+    assert options == ensemble._OPTIONS[device_type]
+    assert any(name.startswith("cpp.") for name in options) == (device_type == "cpu")
+    monkeypatch.setattr(torch._inductor, "list_options", lambda: ["assert_indirect_indexing"])
+    assert ensemble._options(device_type) == {"assert_indirect_indexing": False}
+
+
+@pytest.mark.usefixtures("without_code")
+def test_where_a_batch_lies_in_its_block_is_not_compiled_in() -> None:
+    """On a GPU each batch is a view of the block that it came in."""
+    model = toy([0, 1, 2, 3])
+    step(model)
+    before = counters["stats"]["unique_graphs"]
+    block = torch.stack([first_draws(model)] * 3)
+    losses = [model.losses_and_gradients(uniforms, model.seed_index)[0] for uniforms in block]
+    assert counters["stats"]["unique_graphs"] == before
+    assert torch.equal(losses[0], losses[2])

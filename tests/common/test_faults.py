@@ -84,10 +84,10 @@ MODELS = {
 
 
 @pytest.fixture
-def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run, int], None]:
+def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Trains until the first shard has stored a checkpoint after so many steps, and no further."""
 
-    def stop(run: Run, step: int) -> None:
+    def stop(run: Run, step: int, devices: Devices = ONE) -> None:
         write_partial = Run.write_partial
 
         def write_and_stop(self: Run, shard: Shard, state: dict[str, Any]) -> None:
@@ -101,9 +101,28 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run, int], None]:
             patch.setattr(ensemble, "BLOCK_STEPS", 1)  # a checkpoint may come between any two steps
             patch.setattr(Run, "write_partial", write_and_stop)
             with pytest.raises(InputError, match="ArithmeticError"):
-                train([run], ONE)
+                train([run], devices)
 
     return stop
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", MODELS)
+def test_a_shard_goes_on_from_its_checkpoint_on_a_gpu(
+    small: Any, tmp_path: Path, stop: Any, accelerator: str, name: str
+) -> None:
+    spec, devices = small(**MODELS[name], shard_size="100"), Devices(accelerator, 1)
+    whole, run = Run(spec, tmp_path / "whole"), Run(spec, tmp_path / "stopped")
+    step = 40 * (20 if name == "settling" else 1)
+    stop(run, step, devices)
+    told = Told()
+    train([whole], devices)
+    train([run], devices, told)
+    assert told.notes == []  # such as that the checkpoint could not be used
+    table, expected = run.table(), whole.table()
+    assert table is not None
+    assert expected is not None
+    pd.testing.assert_frame_equal(table, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -158,7 +177,7 @@ def test_a_damaged_or_foreign_checkpoint_is_ignored(small: Any, tmp_path: Path, 
     (shard,) = shards(spec)
     stop(run, 40)
     assert run.partial(shard) is not None
-    assert run.partial(Shard(0, shard.rows[:3])) is None
+    assert run.partial(Shard("0-0", shard.rows[:3])) is None
     (path,) = run.folder.glob("partial/*")
     content = path.read_bytes()
     path.write_bytes(content[:-1])

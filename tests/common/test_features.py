@@ -148,3 +148,27 @@ def test_features_are_equal_if_they_sample_alike() -> None:
     different = [Independent(4, 0.5), Independent(6, 0.5), *sets]
     assert len(set(different)) == 4
     assert Independent(3, 0.5) != 3
+
+
+@pytest.mark.parametrize("skip", [0, 5, Draws.BLOCK + 3])
+@pytest.mark.parametrize("n_features", [3, 0])
+def test_batches_for_a_gpu_are_those_for_the_cpu(n_features: int, skip: int) -> None:
+    """By the way that copies a block of steps at once, here from the CPU to itself."""
+    features = Independent(n_features, 0.5, batch_size=6) if n_features else Basis(6)
+    draws = Draws(features, [3, 5], skip=skip)
+    copied = Draws(features, [3, 5], skip=skip)
+    copied._here = copied._there  # type: ignore[method-assign]
+    for one, other in itertools.islice(zip(draws, copied, strict=False), 2 * Draws.BLOCK):
+        assert torch.equal(other, one)
+        assert other.is_contiguous()
+
+
+@pytest.mark.gpu
+def test_batches_come_to_the_device_from_pinned_memory(accelerator: str) -> None:
+    """Many of them, so that memory is given out again while copies may still be under way."""
+    features, seeds = Independent(4, 0.5, batch_size=1024), [*range(20)]
+    wanted = itertools.islice(Draws(features, seeds), 20 * Draws.BLOCK)
+    found = Draws(features, seeds, device=torch.device(accelerator))
+    for one, other in zip(wanted, found, strict=False):
+        assert other.device.type == accelerator
+        assert torch.equal(other.cpu(), one)

@@ -128,26 +128,26 @@ def shard_of_another_spec(run: Run, spec: Callable[..., Spec], out: Path) -> Non
 
 
 def own_shard_as_another(run: Run, spec: Callable[..., Spec], out: Path) -> None:
-    (first,), (second,) = run.folder.glob("shards/00000.*"), run.folder.glob("shards/00001.*")
+    (first,), (second,) = run.folder.glob("shards/0-0.*"), run.folder.glob("shards/00001.*")
     shutil.copy(first, second)
     shutil.copy(first, second.with_name(first.name.replace("00000", "00001")))
     second.unlink()
 
 
 def checksum_of_the_bytes(run: Run, spec: Callable[..., Spec], out: Path) -> None:
-    (first,) = run.folder.glob("shards/00000.*")
+    (first,) = run.folder.glob("shards/0-0.*")
     digest = hashlib.sha256(first.read_bytes()).hexdigest()[:16]
-    first.rename(first.with_name(f"00000.{digest}.parquet"))
+    first.rename(first.with_name(f"0-0.{digest}.parquet"))
 
 
 def no_parquet(run: Run, spec: Callable[..., Spec], out: Path) -> None:
-    (first,) = run.folder.glob("shards/00000.*")
+    (first,) = run.folder.glob("shards/0-0.*")
     first.unlink()
-    run._write_of_shard("shards", 0, b"PAR1 is what it begins with")
+    run._write_of_block("shards", "0-0", b"PAR1 is what it begins with")
 
 
 def half_of_the_rows(run: Run, spec: Callable[..., Spec], out: Path) -> None:
-    (first,) = run.folder.glob("shards/00000.*")
+    (first,) = run.folder.glob("shards/0-0.*")
     table = pd.read_parquet(first)
     first.unlink()
     run.write_shard(table.iloc[:2])
@@ -168,7 +168,7 @@ def test_a_shard_that_is_not_this_one_is_made_again(
     table, lines = trained(run)
     pd.testing.assert_frame_equal(table, true, check_exact=True)
     assert lines
-    assert all(line.startswith("shards/0000") for line in lines)
+    assert all(line.startswith("shards/0-") for line in lines)
 
 
 def broken(data: object) -> bytes:
@@ -199,13 +199,13 @@ def test_weights_with_a_right_checksum_that_hold_something_else_are_made_again(
     true, _ = trained(run)
     first = shards(run.spec)[0]
     wanted = run.weights(first)
-    for path in run.folder.glob("weights/00000.*"):
+    for path in run.folder.glob("weights/0-0.*"):
         path.unlink()
-    run._write_of_shard("weights", 0, broken(content))
+    run._write_of_block("weights", "0-0", broken(content))
     assert run.weights(first) == ([], {})
     table, lines = trained(run)
     pd.testing.assert_frame_equal(table, true, check_exact=True)
-    assert [line.split(".")[0] for line in lines] == ["weights/00000"]
+    assert [line.split(".")[0] for line in lines] == ["weights/0-0"]
     rows, state = run.weights(first)
     assert rows == wanted[0]
     torch.testing.assert_close(state, wanted[1], rtol=0, atol=0)
@@ -222,7 +222,7 @@ def test_weights_of_another_run_are_not_taken(small: Any, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["hash", "spec", "instances_digest", "shards", "device", "wall_s", "finished", "versions", "seeds"],
+    ["hash", "spec", "instances_digest", "shards", "device", "wall_s", "finished", "versions", "core_s"],
 )
 def test_a_manifest_with_a_key_missing_is_made_again(small: Any, tmp_path: Path, name: str) -> None:
     run = Run(small(**SHORT), tmp_path)

@@ -1,4 +1,4 @@
-"""Do the checks work? A study of the suite, run by hand: `python -m tests.validation seeds`, `faults` or `looks`.
+"""Do the checks work? Studies of the suite, by hand: `python -m tests.validation seeds` (or another name).
 
 `seeds` trains the quick profile again under other seeds and counts how often a claim comes out otherwise.
 `faults` plants mistakes in models, data, optimisers, metrics and judging, and says which ones are noticed, by

@@ -176,11 +176,11 @@ def test_an_error_of_our_own_ends_the_run_and_keeps_what_is_done(
     """As of a local run; here on a cluster that is made for this run."""
     noting(example, fails=2)
     run = of_each_run(example, tmp_path_factory.mktemp("out"))[0]
-    says = r"/replications/example/model\.py:\d+: .*, shard 1: training failed: ValueError: as asked for$"
+    says = r"/replications/example/model\.py:\d+: .*, shard 0-1: training failed: ValueError: as asked for$"
     with cluster(None, [example], count=1) as place, pytest.raises(InputError, match=says):
         train([run], place)
     assert not ray.is_initialized()
-    assert [shard.name for shard in shards(run.spec) if run.has(shard)] == [0]
+    assert [shard.name for shard in shards(run.spec) if run.has(shard)] == ["0-0"]
 
 
 def test_no_cluster_at_the_address_is_said_at_once(example: Path, capsys: pytest.CaptureFixture[str]) -> None:

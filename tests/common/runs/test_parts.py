@@ -30,7 +30,7 @@ def digests(out: Path) -> dict[str, str]:
     }
 
 
-def items(runs: list[Run], part: Part) -> set[tuple[Path, int]]:
+def items(runs: list[Run], part: Part) -> set[tuple[Path, str]]:
     return {(run.folder, shard.name) for run, shard in part.shards(runs)}
 
 
@@ -62,7 +62,7 @@ def test_a_part_does_not_depend_on_what_is_stored(small: Any, tmp_path: Path) ->
     run.write_shard(first.rows)
     assert items([run], part) == before
     assert {(run.folder, shard.name) for shard in part.missing([run])[run]} == before - {
-        (run.folder, first.number)
+        (run.folder, first.name)
     }
 
 

@@ -11,7 +11,6 @@ import torch
 from common.errors import InputError
 from common.runs import store
 from common.runs.store import Run
-from common.specs.sweep import shards
 from common.system import files
 
 
@@ -52,20 +51,18 @@ def test_a_build_of_torch_is_not_a_version(
 
 
 def _store(run: Run) -> pd.DataFrame:
-    cut = shards(run.spec)
-    for shard in cut:
+    for shard in run.shards:
         run.write_shard(shard.rows.assign(loss=1.0))
-    return run.finish(cut, "CPU", 12.34)
+    return run.finish("CPU", 12.34)
 
 
 def test_why_a_run_would_train(small: Any, tmp_path: Path) -> None:
     run = Run(small(), tmp_path)
-    cut = shards(run.spec)
-    assert run.why_incomplete(cut) == "never run"
-    run.write_shard(cut[0].rows)
-    assert run.why_incomplete(cut) == "4 of 5 shards missing: 1, 2, 3, 4"
+    assert run.why_incomplete() == "never run"
+    run.write_shard(run.shards[0].rows)
+    assert run.why_incomplete() == "5 of 6 shards missing: 0-1, 0-2, 0-3, 0-4, 0-5"
     _store(run)
-    assert run.why_incomplete(cut) is None
+    assert run.why_incomplete() is None
     changed = Run(small(trainer__max_steps="7", sweep__0__density="[1., .25, .1]"), tmp_path)
     assert changed.why_incomplete() == (
         "changed since the last run: sweep.0.density.1 0.5 -> 0.25; trainer.max_steps 100 -> 7"
@@ -80,19 +77,18 @@ def test_a_finished_run_has_its_table_in_order_and_a_manifest(small: Any, tmp_pa
     assert stored is not None
     pd.testing.assert_frame_equal(stored, table)
     manifest = json.loads((run.folder / "manifest.json").read_text(encoding="utf-8"))
-    assert {key: manifest[key] for key in ("hash", "seeds", "instances", "shards", "device", "wall_s")} == {
-        "hash": run.hash, "seeds": [0, 1, 2], "instances": 18, "shards": 5, "device": "CPU", "wall_s": 12.3,
+    assert {key: manifest[key] for key in ("hash", "instances", "shards", "device", "wall_s")} == {
+        "hash": run.hash, "instances": 18, "shards": 6, "device": "CPU", "wall_s": 12.3,
     }  # fmt: skip
     assert manifest["versions"]["torch"] == torch.__version__
 
 
 def test_a_run_whose_shards_are_not_all_there_is_not_joined(small: Any, tmp_path: Path) -> None:
     run = Run(small(), tmp_path)
-    cut = shards(run.spec)
-    for shard in cut[:-1]:
+    for shard in run.shards[:-1]:
         run.write_shard(shard.rows)
-    with pytest.raises(InputError, match="shard 4 was removed or changed"):
-        run.finish(cut, "CPU", 0)
+    with pytest.raises(InputError, match="shard 0-5 was removed or changed"):
+        run.finish("CPU", 0)
     assert run.manifest() is None
 
 

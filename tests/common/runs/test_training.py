@@ -23,6 +23,7 @@ from common.ensemble import Ensemble
 from common.errors import InputError
 from common.features import Draws, Varying
 from common.runs import shard as one_shard
+from common.runs import training
 from common.runs.numerics import numerics, one_thread
 from common.runs.shard import Session, Trained, build, fit_shard
 from common.runs.store import Run
@@ -111,6 +112,9 @@ class OnTwo:
 
     n = 2
 
+    def most(self, spec: Spec, shard: Shard) -> None:
+        return None
+
     def train_shards(self, todo: list[tuple[Run, Shard]], progress: Progress) -> Generator[tuple[Run, Shard]]:
         self.todo = [(run, shard.name) for run, shard in todo]
         yield from ONE.train_shards(todo, progress)
@@ -126,7 +130,21 @@ def test_one_shard_of_each_model_goes_first_and_then_the_dearest(small: Any, tmp
     train([other, few, control, many], place)
     runs = [run for run, _ in place.todo]
     assert runs[:2] == [many, other]
-    assert runs[2:] == [many] * 4 + [few] * 5 + [control] * 5 + [other]
+    assert runs[2:] == [many] * 5 + [few] * 6 + [control] * 6 + [other]
+
+
+@pytest.mark.parametrize(
+    ("n", "free", "sizes"),
+    [(1, 10**9, [18]), (2, 10**9, [9, 9]), (1, 16 * 4 * (4 + 2 * 64) * 7, [6, 6, 6]), (1, 1, [3] * 6)],
+)
+def test_on_a_gpu_shards_are_joined_as_far_as_memory_and_devices_allow(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int, free: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, free))
+    run = Run(small(), tmp_path)
+    joined = training._joined(run, run.shards, Devices("cuda", n))
+    assert [len(shard.rows) for shard in joined] == sizes
+    assert sorted(pd.concat([shard.rows for shard in joined]).index) == sorted(run.rows.index)
 
 
 @pytest.mark.usefixtures("uncompiled")
@@ -134,7 +152,7 @@ def test_on_one_device_runs_go_in_the_order_given(small: Any, tmp_path: Path) ->
     runs = [Run(small(trainer__max_steps=steps), tmp_path) for steps in ("10", "20")]
     told = Told()
     train(runs, ONE, told)
-    assert [run for run, _ in told.tables] == [runs[0]] * 5 + [runs[1]] * 5
+    assert [run for run, _ in told.tables] == [runs[0]] * 6 + [runs[1]] * 6
 
 
 def test_a_spec_can_leave_compiling_out(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,11 +391,26 @@ def test_devices() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_agrees_with_the_cpu_to_rounding(small: Any, tmp_path: Path) -> None:
+def test_a_gpu_s_table_and_weights_are_those_of_the_cpu_to_rounding(
+    small: Any, tmp_path: Path, accelerator: str
+) -> None:
+    """Columns and types are the same; stored weights are on the CPU, where they can be read anywhere."""
     cpu = trained(small(), tmp_path / "cpu")
-    gpu = trained(small(), tmp_path / "gpu", Devices("cuda", 1))
-    pd.testing.assert_frame_equal(gpu, cpu, rtol=1e-3, atol=1e-4)
+    run = Run(small(), tmp_path / "gpu", keep_weights="all")
+    train([run], Devices(accelerator, 1))
+    table, manifest = run.table(), run.manifest()
+    assert table is not None
+    assert manifest is not None
+    pd.testing.assert_frame_equal(table, cpu, rtol=1e-3, atol=1e-4)
+    assert manifest["compiled_shards"] == manifest["shards"]
+    assert (manifest["device"] == "CPU") == (accelerator == "cpu")
+    for shard in shards(run.spec):
+        rows, state = run.weights(shard)
+        assert rows == list(shard.rows.index)
+        assert {tensor.device.type for tensor in state.values()} == {"cpu"}
+        kept = state["weights.weight"].flatten(1).numpy()
+        np.testing.assert_array_equal(kept, table.loc[rows, WEIGHTS[:2]].to_numpy())
+    assert work(run) == 0
 
 
 FEW = {"trainer__max_steps": "10"}

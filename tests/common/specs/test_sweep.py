@@ -55,7 +55,8 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spec]:
 def test_instances_are_ordered_by_part_seed_and_factors(spec: Spec) -> None:
     table = instances(spec)
     assert list(table.columns) == ["part", "density", "n_features", "n_hidden", "seed"]
-    assert list(table.index) == list(range(12))
+    # seed x 6 points + point: a network's number depends on no other seed
+    assert list(table.index) == [*range(18, 22), *range(6, 10), 22, 23, 10, 11]
     # parts and values in the order of the spec, factors by name, the last one fastest
     assert [tuple(row) for row in table.itertuples(index=False)] == [
         *[("z", density, 2, hidden, seed) for seed in (3, 1) for density in (0.5, 1.0) for hidden in (2, 1)],
@@ -68,14 +69,19 @@ def test_shards_of_a_spec(spec: Spec) -> None:
         (shard.name, shard.rows["n_features"].iat[0], shard.rows["n_hidden"].iat[0], list(shard.rows.index))
         for shard in shards(spec)
     ]
-    # shapes in the order of their first row; rows of seed 1 before those of seed 3; part a joins z
-    assert told == [(0, 2, 2, [4, 6, 0, 2]), (1, 2, 1, [5, 7, 11]), (2, 2, 1, [1, 3, 9]), (3, 3, 1, [10, 8])]
+    # shapes in the order of their first point; part a joins z; blocks of 5 networks have 2 seeds of the first
+    # shape, 1 of the second and 5 of the last
+    assert told == [
+        ("0-0", 2, 2, [6, 8]), ("0-1", 2, 2, [18, 20]),
+        ("1-1", 2, 1, [7, 9, 11]), ("1-3", 2, 1, [19, 21, 23]),
+        ("2-0", 3, 1, [10, 22]),
+    ]  # fmt: skip
 
 
 def test_a_sweep_of_one_point(spec: Spec) -> None:
     alone = spec._replace(grids=[Grid("0", {})], seeds=[7])
     assert instances(alone).to_dict("records") == [{"part": "0", "seed": 7}]
-    assert [list(shard.rows.index) for shard in shards(alone)] == [[0]]
+    assert [list(shard.rows.index) for shard in shards(alone)] == [[7]]
 
 
 values = st.lists(st.integers(1, 4), min_size=1, max_size=3, unique=True)
@@ -103,8 +109,8 @@ def test_shards_partition_the_instances(spec: Spec, grids: list[Grid], seeds: li
     ]
     assert [tuple(row) for row in table.itertuples(index=False)] == expected
     # disjoint and complete, with the rows unchanged
-    pd.testing.assert_frame_equal(pd.concat([shard.rows for shard in cut]).sort_index(), table)
-    assert [shard.name for shard in cut] == list(range(len(cut)))
+    pd.testing.assert_frame_equal(pd.concat([shard.rows for shard in cut]).loc[table.index], table)
+    assert len({shard.name for shard in cut}) == len(cut)
     sizes: dict[tuple[int, int], list[int]] = {}
     for shard in cut:
         shapes = set(zip(shard.rows["n_features"], shard.rows["n_hidden"], strict=True))
@@ -112,9 +118,7 @@ def test_shards_partition_the_instances(spec: Spec, grids: list[Grid], seeds: li
         assert shard.rows["seed"].is_monotonic_increasing
         sizes.setdefault(shapes.pop(), []).append(len(shard.rows))
     for one_shape in sizes.values():
-        assert 1 <= min(one_shape) <= max(one_shape) <= min(size, min(one_shape) + 1)
-        # no more shards than needed
-        assert len(one_shape) == -(-sum(one_shape) // size)
+        assert 1 <= min(one_shape) <= max(one_shape) <= size
 
 
 @pytest.mark.parametrize(("weights", "networks"), [(1, 1), (5, 1), (11, 2), (13, 3), (1000, 4)])
@@ -127,6 +131,22 @@ def test_shards_are_bounded_by_their_weights(spec: Spec, weights: int, networks:
     assert sum(len(shard.rows) for shard in cut) == 12
 
 
+@given(grids=grids, seeds=seeds, more=seeds, size=st.integers(1, 40))
+@steady
+def test_more_seeds_cut_nothing_anew(
+    spec: Spec, grids: list[Grid], seeds: list[int], more: list[int], size: int
+) -> None:
+    fields = spec.fields.model_copy(update={"shard_size": size})
+    spec = spec._replace(grids=grids, seeds=seeds, fields=fields)
+    every = spec._replace(seeds=list(dict.fromkeys([*more, *seeds])))
+    numbers = {tuple(row[1:]): row[0] for row in instances(every).itertuples()}
+    for row in instances(spec).itertuples():
+        assert numbers[tuple(row[1:])] == row[0]
+    blocks = {shard.name: set(shard.rows.index) for shard in shards(every)}
+    for shard in shards(spec):
+        assert set(shard.rows.index) <= blocks[shard.name]
+
+
 @given(grids=grids, seeds=seeds, size=st.integers(1, 40))
 @settings(steady, max_examples=10)
 def test_shards_depend_on_the_spec_alone(spec: Spec, grids: list[Grid], seeds: list[int], size: int) -> None:
@@ -134,7 +154,7 @@ def test_shards_depend_on_the_spec_alone(spec: Spec, grids: list[Grid], seeds: l
     spec = spec._replace(grids=grids, seeds=seeds, fields=fields)
     elsewhere = shards(pickle.loads(pickle.dumps(spec._replace(profile="quick", control="other"))))
     for one, other in zip(shards(spec), elsewhere, strict=True):
-        assert one.number == other.number
+        assert one.name == other.name
         pd.testing.assert_frame_equal(one.rows, other.rows)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -27,7 +28,7 @@ class OneRate(Machine):
     def __exit__(self, *of_error: object) -> None: ...
 
     def bound(self, least: Least) -> Bound:
-        return Bound(1e12, "as said")
+        return Bound(1e12, "as said", {"arithmetic": 1e12, "memory": 2e12})
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SECONDS", "PLAIN_SECONDS"):
+    for name in ("SECONDS", "PLAIN_SECONDS", "FEW_SECONDS"):
         monkeypatch.setattr(bench, name, 0.05)
 
 
@@ -92,7 +93,7 @@ def test_of_many_shapes_three_are_timed_and_the_rest_is_interpolated(
         least = count(settling, rows)
         return least.arithmetic() / least.networks
 
-    monkeypatch.setattr(bench, "_ours", lambda spec, shard, devices: 1 / time_of(shard.rows))
+    monkeypatch.setattr(bench, "_ours", lambda spec, shard, devices, seconds: 1 / time_of(shard.rows))
     monkeypatch.setattr(bench, "_plain", lambda spec, rows, devices: 0.1 / time_of(rows))
     timed = bench.bench(settling, OneRate(2))
     assert timed is not None
@@ -106,20 +107,45 @@ def test_of_many_shapes_three_are_timed_and_the_rest_is_interpolated(
 
 def test_training_is_ended_after_a_time_whatever_its_steps(settling: Spec) -> None:
     shard = shards(settling)[0]
-    assert bench._ours(settling, shard, Devices("cpu", 1)) > 0
+    assert bench._ours(settling, shard, Devices("cpu", 1), 0.05) > 0
 
 
 def test_a_rate_is_of_what_came_after_all_had_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch, seconds = bench._Watch(2), iter([1.0, 5.0, 5.01, 7.0, 8.0, 9.0])
-    monkeypatch.setattr(bench, "SECONDS", 1.0)
+    watch, seconds = bench._Watch(2, 1.0), iter([1.0, 5.0, 5.01, 7.0, 8.0, 9.0])
     monkeypatch.setattr("common.speed.bench.time.perf_counter", lambda: next(seconds))
     run: object = None
-    first, second = (Shard(i, pd.DataFrame()) for i in range(2))
+    first, second = (Shard(str(i), pd.DataFrame()) for i in range(2))
     for shard in (first, second, second, first, first):
         watch.advanced(run, shard, 100)  # type: ignore[arg-type]
     with pytest.raises(bench._Enough):
         watch.advanced(run, second, 100)  # type: ignore[arg-type]
     assert watch.rate() == pytest.approx(100 / 1 + 100 / 4)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "each", "n_devices", "overhead"), [(3.0, 0.5, 1, 0.6), (3.0, 0.5, 2, 0.6), (0.0, 0.5, 1, 0.0)]
+)
+def test_overhead_is_what_does_not_grow_with_the_networks(
+    small: Any, monkeypatch: pytest.MonkeyPatch, fixed: float, each: float, n_devices: int, overhead: float
+) -> None:
+    def rate(spec: Spec, shard: Shard, devices: Devices, seconds: float) -> float:
+        n = len(shard.rows)
+        return devices.n * n / (fixed + each * n)
+
+    monkeypatch.setattr(bench, "_ours", rate)
+    spec = small(shard_size="4")
+    shard = next(shard for shard in shards(spec) if len(shard.rows) == 4)
+    devices = Devices("cpu", n_devices)
+    ours = rate(spec, shard, devices, 1.0)
+    assert bench._overhead(spec, shard, devices, ours) == pytest.approx(overhead)
+    assert bench._overhead(spec, Shard("0", shard.rows[:2]), devices, ours) is None
+
+
+def test_what_takes_most_of_a_step_comes_first() -> None:
+    bound = Bound(100.0, "memory, 2 GB/s", {"memory": 100.0, "arithmetic": 400.0})
+    speed = bench.Speed("", 4, 40.0, 10.0, bound, 0.3)
+    assert list(speed.shares.items()) == [("memory", 0.4), ("overhead", 0.3), ("arithmetic", 0.1)]
+    assert list(speed._replace(overhead=None).shares) == ["memory", "arithmetic"]
 
 
 def test_the_plain_way_trains_the_same_networks(settling: Spec) -> None:
@@ -145,5 +171,5 @@ def test_the_command_prints_one_table(
     assert printed.count("of the ceiling") == 2  # a column, and what it means
     rows = [line for line in printed.splitlines() if "n_features = " in line]
     assert ["nobody/small" in row for row in rows] == [True, False]
-    assert all(re.search(r"\d+% .*as said", row) for row in rows)
+    assert all(re.search(r"\d+% .*as said .*(overhead|arithmetic) \d+%", row) for row in rows)
     assert re.search(rf"{calculated} .*calculated, not trained", printed)

@@ -58,6 +58,10 @@ def test_what_takes_longest_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     bound = machine.bound(least)
     assert bound.rate == pytest.approx(2 * 4 / 1e-5)
     assert bound.by == "arithmetic, 10 G/s"
+    assert bound.rates == pytest.approx(
+        {"matrix products": 8 / 2.4e-6, "arithmetic": 8e5, "random numbers": 8e7, "memory": 8 / 5e-7}
+    )
+    assert "random numbers" not in machine.bound(least._replace(uniforms=0)).rates
     assert machine.bound(least._replace(uniforms=10_000)).by == "random numbers, 0.1 G/s"
     assert machine.bound(least._replace(moved=1e6)).by == "memory, 2 GB/s"
     products = machine.bound(least._replace(operations=1e3))

@@ -208,7 +208,8 @@ def test_the_first_seeds_are_the_first_of_those_there_are() -> None:
     x = spread(4, 0.0, 0.1)
     table = table_of([9.0, *x, 9.0], [99, 20, 3, 7, 11, 50])
     found = judged(claim(), table, Looks([4]))
-    assert (found.value, found.seeds, found.look) == (pytest.approx(0.0, abs=1e-12), 4, 1)
+    assert found.value == pytest.approx(0.0, abs=1e-12)
+    assert (found.seeds, found.look) == (4, 1)
 
 
 def test_exact_theory_is_decided_at_the_first_look() -> None:
@@ -255,22 +256,21 @@ def test_seeds_that_agree_need_as_many_as_the_look_says() -> None:
 # --- what the published number leaves open
 
 
-@given(st.tuples(st.floats(-3, 3), st.floats(0, 2)), st.floats(0.01, 2), st.floats(-2, 2), st.floats(0.01, 2))
-@steady
+eighths = st.integers(-24, 24).map(lambda n: n / 8)
+sizes = st.integers(1, 16).map(lambda n: n / 8)
+
+
+@given(eighths, st.integers(0, 16), sizes, eighths, sizes)
+@settings(steady, max_examples=300)
 def test_undecidable_is_open_at_every_value_of_our_interval(
-    own: tuple[float, float], half: float, low: float, width: float
+    start: float, length: int, half: float, low: float, width: float
 ) -> None:
-    interval, region = (own[0], own[0] + own[1]), (low, low + width)
-    # the ends of where a value is decided, and values beside them, are among those tried
-    ends = [low + half, low + width - half, low - half, low + width + half]
-    tried = [*np.linspace(*interval, 50), *(e + d for e in ends for d in (-1e-9, 0, 1e-9))]
-    tried = [value for value in tried if interval[0] <= value <= interval[1]]
+    # verdicts change only at eighths: all values in between are like those in the middle
+    tried = [start + n / 16 for n in range(2 * length + 1)]
+    region = (low, low + width)
     verdicts = {verdict_of((value - half, value + half), region) for value in tried}
-    if is_undecidable(interval, half, region):
-        assert verdicts == {Verdict.INCONCLUSIVE}
-    else:
-        inner = {verdict_of((v - half, v + half), region) for v in tried if interval[0] < v < interval[1]}
-        assert verdicts | inner != {Verdict.INCONCLUSIVE} or own[1] < 1e-8
+    undecidable = is_undecidable((tried[0], tried[-1]), half, region)
+    assert undecidable == (verdicts == {Verdict.INCONCLUSIVE})
 
 
 def test_without_a_published_error_nothing_is_undecidable() -> None:
@@ -394,17 +394,12 @@ def test_groups_are_of_consecutive_seeds_whatever_the_order_of_rows() -> None:
     assert judged(one, shuffled, None).samples == judged(one, table, None).samples
 
 
-@pytest.mark.parametrize(
-    ("seeds", "verdict", "reason"),
-    [
-        (9, Verdict.INCONCLUSIVE, "comes from one group of 5 seeds, which gives no interval"),
-        (4, Verdict.INVALID, "4 seeds are less than a group of 5"),
-    ],
-)
-def test_one_group_gives_no_interval(seeds: int, verdict: Verdict, reason: str) -> None:
-    found = judged(claim(estimate={"function": "mean", "group": 5}), table_of(spread(seeds)), None)
-    assert found.verdict is verdict
-    assert found.reason.endswith(reason)
+@pytest.mark.parametrize(("seeds", "first"), [(9, 5), (4, 4)])
+def test_a_single_group_is_judged_by_its_seeds(seeds: int, first: int) -> None:
+    """As in a run of the published size, which has just one group."""
+    one = judged(claim(estimate={"function": "largest", "group": 5}), table_of(spread(seeds)), None)
+    without = judged(claim(estimate={"function": "largest"}), table_of(spread(seeds)[:first]), None)
+    assert (one.value, one.samples, one.seeds) == (without.value, without.samples, first)
 
 
 def test_a_group_counts_as_one_unit_of_a_fraction() -> None:
@@ -477,5 +472,5 @@ def test_keys_that_do_not_fit(tmp_path: Path, estimate: str, message: str) -> No
 
 def test_a_mean_of_p_values_is_refused() -> None:
     parts = {"bound": {"at_least": 0.01, "rule": "r"}, "power": {"seeds": 2, "rule": "r"}}
-    with pytest.raises(pydantic.ValidationError, match="kind fit cannot be combined with estimate.group"):
+    with pytest.raises(pydantic.ValidationError, match="kind fit cannot be combined with"):
         claim("fit", {"function": "p_value", "group": 2}, **parts)

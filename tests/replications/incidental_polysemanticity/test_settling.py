@@ -42,7 +42,7 @@ def fit(small: Any) -> Any:
         )
         (shard,) = shards(spec)
         rows = shard.rows[shard.rows["seed"].isin(seeds)]
-        return fit_shard(spec, Shard(0, rows), Session(keeps_state=True))
+        return fit_shard(spec, Shard("0-0", rows), Session(keeps_state=True))
 
     return train
 
