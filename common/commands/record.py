@@ -45,6 +45,11 @@ def record(asked: Asked, console: Terminal) -> int:
             device=manifest["device"],
             commit=at,
             date=datetime.now(UTC).date().isoformat(),
+            core_s={
+                run.variant.name: float(about["core_s"])
+                for run in replication.runs
+                if (about := run.manifest()) is not None
+            },
             claims={name: records.recorded(outcome) for name, outcome in judged.outcomes.items()},
             controls=judged.controls,
         )

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from common.commands.asked import Asked
 from common.commands.check import tell
@@ -13,15 +14,16 @@ from common.errors import InputError
 from common.reports.write import Fresh, draw_figures
 from common.runs import workers
 from common.runs.parts import Part, train_part
-from common.runs.progress import shown
-from common.runs.store import Run
+from common.runs.progress import doing, shown
+from common.runs.store import Run, variant_of
 from common.runs.training import Devices, Place, TimeIsUp, network_steps, train
 from common.specs.fields import DECIDED
 from common.specs.papers import load_papers
 from common.specs.sweep import Shard
 from common.system.terminal import Terminal
+from common.system.text import counted
 from common.verdicts import record as records
-from common.verdicts.deciding import standing
+from common.verdicts.deciding import Standing, standing
 from common.verdicts.judge import Replication, judge, load_all
 from common.verdicts.rehearsal import rehearse
 
@@ -54,12 +56,14 @@ def run(options: argparse.Namespace, asked: Asked, console: Terminal) -> int:
         runs = [run for replication in replications for run in replication.runs]
         lacking = _rehearsed(replications, runs)
         if any(lacking.values()):
-            _train(runs, lacking, chosen, console)
+            _train(runs, lacking, chosen, _recorded(replications), console)
         else:
             console.print("Nothing to train: all results are stored.")
             # parts, or a stopped run, may have stored all shards without joining them
             train(runs, Devices("cpu", 1))
-    return max(complete, _judge(asked, replications, console))
+    with doing(console, "judging"):
+        fresh = _judge(asked, replications, console)
+    return max(complete, tell(asked, replications, console, fresh))
 
 
 def _until(options: argparse.Namespace, profile: str) -> float:
@@ -87,15 +91,34 @@ def _rehearsed(replications: list[Replication], runs: list[Run]) -> dict[Run, li
     return lacking
 
 
+def _recorded(replications: list[Replication]) -> dict[Path, float]:
+    """The processor seconds of the runs whose records have them, with all seeds of their specs, by folder.
+
+    The profile decided has the networks of full, and more where needed: what full took is known per network.
+    """
+    seconds = {}
+    for one in replications:
+        if one.overridden:
+            continue
+        profile = "full" if one.run.spec.profile == DECIDED else one.run.spec.profile
+        if (record := records.load(one.files.record).get(profile)) is not None:
+            for run in one.runs:
+                took = record.core_s.get(variant_of(profile, run.spec.control), 0.0)
+                if took > 0:
+                    seconds[run.folder] = took
+    return seconds
+
+
 def _train(
     runs: list[Run],
     lacking: Mapping[Run, list[Shard]],
     chosen: AbstractContextManager[Place],
+    recorded: Mapping[Path, float],
     console: Terminal,
 ) -> None:
     todo = {run: steps for run, some in lacking.items() if (steps := network_steps(run, some))}
     start = time.monotonic()
-    with chosen as where, shown(console, todo) as progress:
+    with chosen as where, shown(console, recorded) as progress:
         train(runs, where, progress)
         _tell_of_time(todo, where, start, console)
 
@@ -121,7 +144,7 @@ def _train_part(
         console.print("Nothing to train: all results of this part are stored.")
         return _tell_of_part(part, runs, console)
     start = time.monotonic()
-    with chosen as where, shown(console, todo) as progress:
+    with chosen as where, shown(console, _recorded(replications)) as progress:
         train_part(lacking, where, progress)
         _tell_of_time(todo, where, start, console)
     return _tell_of_part(part, runs, console)
@@ -137,6 +160,7 @@ def _decide(
 
     Returns the replications that can be judged, and 1 if others cannot.
     """
+    recorded = _recorded(replications)
     with chosen as where:
         while True:
             standings = [standing(one.run, one.claims, one.looks) for one in replications if one.looks]
@@ -153,7 +177,7 @@ def _decide(
                 break
             start = time.monotonic()
             try:
-                with shown(console, todo) as progress:
+                with shown(console, recorded, _title(pairs, todo)) as progress:
                     train(runs, where, progress, until)
                     _tell_of_time(todo, where, start, console)
             except TimeIsUp:
@@ -171,7 +195,20 @@ def _decide(
     return complete, int(len(complete) < len(judged))
 
 
-def _judge(asked: Asked, replications: list[Replication], console: Terminal) -> int:
+def _title(pairs: list[tuple[Replication, Standing]], todo: Mapping[Run, int]) -> str:
+    """Which looks are trained, and how many claims are open: `look 2 of 3, 14 claims open`."""
+    trained = [(one.looks, now) for one, now in pairs if one.looks and now.needed in todo]
+    looks = {
+        (now.outcomes[name].look or 0) + 1 if now.outcomes else 1 for _, now in trained for name in now.open
+    }
+    n_open = counted(sum(len(now.open) for _, now in pairs), "claim") + " open"
+    if not looks:  # only controls are
+        return n_open
+    which = f"look {min(looks)}" if len(looks) == 1 else f"looks {min(looks)} to {max(looks)}"
+    return f"{which} of {max(len(of.seeds) for of, _ in trained)}, {n_open}"
+
+
+def _judge(asked: Asked, replications: list[Replication], console: Terminal) -> dict[str, Fresh]:
     n_claims = asked.n_claims()
     with workers.spread(len(replications)) as spread_map:
         counts = [n_claims[replication.files.root] for replication in replications]
@@ -183,7 +220,7 @@ def _judge(asked: Asked, replications: list[Replication], console: Terminal) -> 
                 console.print(f"{replication.name}: no figures: {figures.problem}")
             for path in figures.files:
                 console.print(f"figure: {path}")
-    return tell(asked, replications, console, fresh)
+    return fresh
 
 
 def _tell_of_part(part: Part, runs: list[Run], console: Terminal) -> int:

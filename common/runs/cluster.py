@@ -252,6 +252,6 @@ def _train_at_worker(
             reports.add.remote(position, done)
 
     notes: list[str] = []
-    trained = train_shard(run, shard, Session(accelerator, 0, advance, notes.append))
+    trained = train_shard(run, shard, Session(accelerator, 0, advance, note=notes.append))
     device = torch.cuda.get_device_name(0) if accelerator == "cuda" else "CPU"
     return _Result(trained.table, trained.state, device, notes)

@@ -83,6 +83,8 @@ def train_part(todo: Mapping[Run, list[Shard]], place: Place, progress: Progress
                 locks.enter_context(run.locked(shared=True))
         progress = progress or Progress()
         clear(todo, progress)
+        if items:
+            progress.began(items, place.n)
         with closing(place.train_shards(items, progress)) as done:
             for _ in done:
                 pass

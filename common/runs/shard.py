@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
+from torch._dynamo.callback import callback_handler
 
 from common.computed import Computed
 from common.ensemble import BLOCK_STEPS, Ensemble, Note, is_out_of_memory
@@ -47,16 +49,27 @@ LANES = 32
 Advance = Callable[[int], None]
 
 
+class Stage(Enum):
+    """What is being done for a shard."""
+
+    STARTING = "starting"
+    """Its networks are made, or loaded from a checkpoint: network-steps told now were done earlier."""
+    COMPILING = "compiling"
+    TRAINING = "training"
+
+
 class Session(NamedTuple):
     """How shards are trained in this process: on which device, and where progress is reported.
 
-    `advance` receives the network-steps done, `note` receives lines, `logger` the losses. With `checkpoints`,
-    training resumes from a checkpoint in that run's folder, and writes new ones there.
+    `advance` receives the network-steps done, `enter` each stage as it begins, `note` lines, `logger` the
+    losses. With `checkpoints`, training resumes from a checkpoint in that run's folder, and writes new ones
+    there.
     """
 
     accelerator: str = "cpu"
     device: int = 0
     advance: Advance = lambda network_steps: None
+    enter: Callable[[Stage], None] = lambda stage: None
     note: Note = warnings.warn
     logger: Logger | None = None
     checkpoints: Run | None = None
@@ -87,7 +100,8 @@ def train_shard(run: Run, shard: Shard, session: Session, *, resumes: bool = Fal
         InputError: as `fit_shard`, and for an error in the model's code.
     """
     started = time.process_time()
-    with one_thread(), numerics(session.note), _quiet():
+    session.enter(Stage.STARTING)
+    with one_thread(), numerics(session.note), _quiet(), _told_of_compiling(session):
         name = f"{run.spec.name}/{run.variant.name}/{run.hash}"
         with blamed(f"{run.spec.name}, shard {shard.name}: training"):
             logger = run.spec.logger_of(run.folder, name, f"shard_{shard.name}")
@@ -98,6 +112,25 @@ def train_shard(run: Run, shard: Shard, session: Session, *, resumes: bool = Fal
         trained.table.attrs["compiled"] = trained.compiled
     trained.table.attrs["core_s"] = time.process_time() - started
     return trained
+
+
+@contextmanager
+def _told_of_compiling(session: Session) -> Iterator[None]:
+    """Tell the session when the compiler begins and ends, whatever it compiles."""
+
+    def begin(*_: Any) -> None:
+        session.enter(Stage.COMPILING)
+
+    def end(*_: Any) -> None:
+        session.enter(Stage.TRAINING)
+
+    callback_handler.register_start_callback(begin)
+    callback_handler.register_end_callback(end)
+    try:
+        yield
+    finally:
+        callback_handler.remove_start_callback(begin)
+        callback_handler.remove_end_callback(end)
 
 
 def fit_shard(spec: Spec, shard: Shard, session: Session = ALONE) -> Trained:
@@ -145,6 +178,7 @@ def _fit_at_once(spec: Spec, shard: Shard, session: Session) -> Trained:
     model = build(spec, rows)
     compiled, state = None, {}
     if isinstance(model, Computed):
+        session.enter(Stage.TRAINING)
         columns = model.metrics()
         check_metrics(model, columns, rows)
         session.advance(n)
@@ -213,7 +247,7 @@ def _fit_ensemble(
     ensemble: Ensemble, spec: Spec, session: Session, partial: _Partial | None, n_instances: int
 ) -> dict[str, Tensor]:
     settings = spec.fields.trainer
-    callbacks: list[Callback] = [_Report(n_instances, session.advance, partial)]
+    callbacks: list[Callback] = [_Report(n_instances, session, partial)]
     settling = _StopWhenSettled() if settings.stop_when_settled else None
     if settling is not None:
         callbacks.insert(0, settling)
@@ -412,20 +446,21 @@ class _StopWhenSettled(Callback):
 
 
 class _Report(Callback):
-    """Reports the network-steps done to `advance`, at the end including those that were left out.
+    """Reports the network-steps done to the `session`, at the end including those that were left out.
 
     With a place for it, `partial`, it also has a checkpoint written from time to time.
     """
 
-    def __init__(self, n_instances: int, advance: Advance, partial: _Partial | None) -> None:
+    def __init__(self, n_instances: int, session: Session, partial: _Partial | None) -> None:
         self.n_instances = n_instances
-        self.advance = advance
+        self.session = session
         self.partial = partial
         self.told = 0
         self.next = math.inf if partial is None else time.monotonic() + PARTIAL_S
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tell(trainer.global_step)  # steps done before training was stopped
+        self.session.enter(Stage.TRAINING)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -448,7 +483,7 @@ class _Report(Callback):
 
     def _tell(self, step: int) -> None:
         if step > self.told:
-            self.advance((step - self.told) * self.n_instances)
+            self.session.advance((step - self.told) * self.n_instances)
             self.told = step
 
 

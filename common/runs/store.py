@@ -203,7 +203,9 @@ class Run:
                     if not set(rows).isdisjoint(table.index):
                         path.unlink()  # of networks that are no longer stored
             part = shard.rows.copy()
-            part.attrs = table.attrs
+            part.attrs = dict(table.attrs)
+            if "core_s" in part.attrs:  # of all, which may have been trained together
+                part.attrs["core_s"] *= len(part) / len(table)
             self._write_of_block("shards", shard.name, _to_bytes(part))
 
     def write_trained(self, shard: Shard, table: pd.DataFrame, state: dict[str, Tensor]) -> None:

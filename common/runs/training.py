@@ -1,15 +1,15 @@
 """From shards to the instances table: on all processors or GPUs, resumed where a run was stopped."""
 
-import functools
 import math
 import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
+from functools import partial
 from multiprocessing.queues import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +19,7 @@ import torch
 from common.ensemble import Ensemble
 from common.features import Draws
 from common.runs.numerics import KEEPS_DENORMALS
-from common.runs.shard import Session, train_shard
+from common.runs.shard import Session, Stage, train_shard
 from common.runs.store import Run
 from common.runs.workers import CONTEXT, broken, end_if_starting, kill, startable, starting, workers
 from common.specs.spec import Spec
@@ -98,15 +98,22 @@ class Devices(NamedTuple):
                 noted.add(key)
                 progress.noted(run, text)
 
+        def report(of: tuple[Run, Shard], told: _Told) -> None:
+            if isinstance(told, str):
+                note(of[0], told)
+            elif isinstance(told, Stage):
+                progress.entered(*of, told)
+            else:
+                progress.advanced(*of, told)
+
         if self.n == 1 or len(todo) <= 1:
-            for run, shard in todo:
-                advance = functools.partial(progress.advanced, run, shard)
-                session = Session(self.accelerator, 0, advance, functools.partial(note, run))
-                progress.finished(run, shard, _train_and_store(run, shard, session))
-                yield run, shard
+            for of in todo:
+                session = _session(self.accelerator, 0, partial(report, of))
+                progress.finished(*of, _train_and_store(*of, session))
+                yield of
             return
         with startable():
-            reports: SimpleQueue[tuple[int, int | str]] = CONTEXT.SimpleQueue()
+            reports: SimpleQueue[tuple[int, _Told]] = CONTEXT.SimpleQueue()
             numbers: SimpleQueue[int] = CONTEXT.SimpleQueue()
         count = min(self.n, len(todo))
         for number in range(count):
@@ -123,10 +130,7 @@ class Devices(NamedTuple):
                     done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
                     while not reports.empty():
                         position, told = reports.get()
-                        if isinstance(told, str):
-                            note(todo[position][0], told)
-                        else:
-                            progress.advanced(*todo[position], told)
+                        report(todo[position], told)
                     for future in done:
                         progress.finished(*futures[future], future.result())
                         yield futures[future]
@@ -141,6 +145,12 @@ class Devices(NamedTuple):
 
 class Progress:
     """Receives the progress of training; this base class shows only notes, as warnings."""
+
+    def began(self, todo: list[tuple[Run, Shard]], devices: int) -> None:
+        """All these shards are going to be trained, on so many devices at once."""
+
+    def entered(self, run: Run, shard: Shard, stage: Stage) -> None:
+        """A stage of a shard has begun; not every place tells."""
 
     def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
         """A shard has done this many network-steps since the last call, or can leave them out."""
@@ -176,7 +186,9 @@ class _Until(Progress):
 
     def __init__(self, progress: Progress, until: float) -> None:
         self.until = until
-        self.finished, self.noted, self._advanced = progress.finished, progress.noted, progress.advanced  # type: ignore[method-assign]
+        self._advanced = progress.advanced
+        self.began, self.entered = progress.began, progress.entered  # type: ignore[method-assign]
+        self.finished, self.noted = progress.finished, progress.noted  # type: ignore[method-assign]
 
     def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
         self._advanced(run, shard, network_steps)
@@ -237,6 +249,8 @@ def train(runs: list[Run], devices: Place, progress: Progress | None = None, unt
         for run in runs:
             if not left[id(run)]:
                 finish(run)
+        if todo:
+            progress.began(todo, devices.n)
         # closed at once when something fails here, which ends its workers
         with closing(devices.train_shards(todo, progress)) as done:
             for run, _ in done:
@@ -273,20 +287,27 @@ def _code(spec: Spec) -> tuple[str, str]:
     return spec.fields.model.class_path, spec.fields.features.class_path
 
 
+_Told = int | str | Stage
+"""What is told of a shard: network-steps that are done, a note, or the stage that begins."""
+
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(reports: "SimpleQueue[tuple[int, int | str]]", numbers: "SimpleQueue[int]") -> None:
+def _session(accelerator: str, device: int, tell: Callable[[_Told], None]) -> Session:
+    return Session(accelerator, device, advance=tell, enter=tell, note=tell)
+
+
+def _start_worker(reports: "SimpleQueue[tuple[int, _Told]]", numbers: "SimpleQueue[int]") -> None:
     _worker["reports"], _worker["number"] = reports, numbers.get()
     # a worker has one thread: it compiles in its own process and starts no other processes
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 
 def _train_in_worker(run: Run, shard: Shard, accelerator: str, position: int) -> pd.DataFrame:
-    def tell(what: int | str) -> None:
+    def tell(what: _Told) -> None:
         _worker["reports"].put((position, what))
 
-    return _train_and_store(run, shard, Session(accelerator, _worker["number"], tell, tell))
+    return _train_and_store(run, shard, _session(accelerator, _worker["number"], tell))
 
 
 def _train_and_store(run: Run, shard: Shard, session: Session) -> pd.DataFrame:

@@ -78,13 +78,18 @@ class RecordedClaim(Strict):
 
 
 class Record(Strict):
-    """The reference run of one profile: what ran, on what device, and the outcomes."""
+    """The reference run of one profile: what ran, on what device, and the outcomes.
+
+    `core_s`: the processor seconds that its networks and those of each control took, by variant, as in
+    `full-no_l1`; older records have none.
+    """
 
     hash: str
     versions: dict[str, str]
     device: str
     commit: str
     date: str
+    core_s: dict[str, float] = Field(default_factory=dict)
     claims: dict[str, RecordedClaim]
     controls: dict[str, dict[str, RecordedVerdict]] = Field(default_factory=dict)
 

@@ -29,11 +29,15 @@ def test_a_new_replication(example: Path, capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr().out
     assert "fails 1 of 1 claim, as required" in said
     assert "squared_norm: new: reproduced, not in the record" in said
+    assert re.search("^judging ...$", said, re.MULTILINE)
     assert list(example.glob("results/example/projection/full/*/figures/projection.png"))
 
     commit_all(example)
     assert replicate(example, "record", NAME) == 0
     capsys.readouterr()
+    (recorded,) = (record.load(path) for path in example.glob("expected/example/*.record.yaml"))
+    assert recorded["full"].core_s.keys() == {"full", "full-decayed"}
+    assert all(recorded["full"].core_s.values())
     assert replicate(example, "check", NAME) == 0
     assert "All results match the record." in capsys.readouterr().out
     assert replicate(example, "run", NAME) == 0

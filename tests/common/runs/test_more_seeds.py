@@ -153,3 +153,13 @@ def test_shards_trained_together_are_stored_by_block(small: Any, tmp_path: Path,
         pass
     assert run.lacking() == []
     assert len(list(run.folder.glob("shards/*"))) == len(run.shards)
+
+
+def test_the_time_of_shards_trained_together_is_counted_once(small: Any, tmp_path: Path) -> None:
+    run = Run(small(**STEPS), tmp_path)
+    table = run.rows.assign(loss=0.0)
+    table.attrs["core_s"] = 30.0
+    run.write_shard(table)
+    assert len(run.shards) > 1
+    run.finish("CPU", 1.0)
+    assert (run.manifest() or {})["core_s"] == 30.0

@@ -12,7 +12,6 @@ from rich.text import Text
 from common.cli import main
 from common.runs import progress
 from common.runs.store import Run
-from common.runs.training import work
 from common.specs.spec import load_spec
 from common.specs.sweep import shards
 from common.system.terminal import WIDTH, Terminal
@@ -97,13 +96,15 @@ def test_progress(tmp_path: Path, text: str) -> None:
     run = Run(load_spec(path), tmp_path)
     for terminal in (False, True):
         console, out = printed(terminal=terminal, width=200)
-        with progress.shown(console, {run: work(run)}) as shown:
-            for shard in shards(run.spec):
+        with progress.shown(console, {}, text) as shown:
+            todo = [(run, shard) for shard in shards(run.spec)]
+            shown.began(todo, 1)
+            for _, shard in todo:
                 shown.advanced(run, shard, 10)
                 shown.finished(run, shard, shard.rows.assign(loss=0.0))
             shown.noted(run, text)
         assert plain(out.getvalue()).count(f"{as_shown(f'{text}/{text}')} full: {as_shown(text)}\n") == 1
-        assert plain(out.getvalue()).count(f"{as_shown(f'{text}/{text}')} full") > 2
+        assert f"{as_shown(text)}: loss: " in plain(out.getvalue())
 
 
 def rewrite(path: Path, **changes: str) -> None:

@@ -84,12 +84,15 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "result.record.yaml"
     outcomes = {"mean": mean_of([1.0, 2.0, 4.0]), "theory": outcome(1e-7), "bad": INVALID, "alone": ONE_SEED}
     controls = {"no_l1": {"mean": Verdict.NOT_REPRODUCED}}
-    records = {"full": record_of(outcomes, controls=controls), "quick": record_of({})}
+    took = {"full": 123.4, "full-no_l1": 3.7}
+    records = {"full": record_of(outcomes, controls=controls, core_s=took), "quick": record_of({})}
     record.save(path, records)
     loaded = record.load(path)
     # NaN is not equal to itself
     assert repr(loaded) == repr(records)
     assert loaded["full"].claims["alone"].low == -math.inf
+    path.write_text(re.sub(r" *core_s: .*\n", "", path.read_text(encoding="utf-8")), encoding="utf-8")
+    assert record.load(path)["full"].core_s == {}  # as in older records
     assert [change.claim for change in differences(loaded["full"], outcomes, controls, 1)] == ["bad"]
 
 
