@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install replicate-all replicate-quick check record report test docs keys picture bench faults gpu \
+.PHONY: help install replicate-all replicate-quick replicate-decided check record report test docs keys picture bench faults gpu \
 	validate lock audit clean
 
 PYTHON ?= python3
@@ -19,6 +19,9 @@ replicate-all: $(INSTALLED) ## run every replication at published scale, and che
 
 replicate-quick: $(INSTALLED) ## run the quick profile of every replication, in minutes
 	.venv/bin/replicate run --profile quick
+
+replicate-decided: $(INSTALLED) ## as replicate-all, with more networks until each claim is decided, in hours
+	.venv/bin/replicate run --profile decided
 
 check: $(INSTALLED) ## judge the stored results again, without training
 	.venv/bin/replicate check

@@ -209,15 +209,15 @@ def _fit_at_once(spec: Spec, shard: Shard, session: Session) -> Trained:
 
 
 def _padded(spec: Spec, rows: pd.DataFrame) -> pd.DataFrame:
-    """`rows`, the last one repeated until each weight of the ensemble fills all lanes of the processor.
+    """`rows`, the last one repeated so that the lanes of the processor leave over no number of `rows`.
 
     So no network's numbers depend on which others are trained with it: the numbers that are left over at the
-    end of a tensor would be computed by scalar instructions, which round in another way.
+    end of a tensor are computed by scalar instructions, which round in another way.
     """
     one = build(spec, rows.iloc[:1])
     sizes = [weight.numel() for weight in one.parameters()] if isinstance(one, Ensemble) else []
-    networks = math.lcm(*(LANES // math.gcd(LANES, size) for size in sizes))
-    return pd.concat([rows, *[rows.iloc[-1:]] * (-len(rows) % networks)])
+    copies = [-(-(LANES - 1) // size) for size in sizes if len(rows) * size % LANES]
+    return pd.concat([rows, *[rows.iloc[-1:]] * max(copies, default=0)])
 
 
 class _Partial(CheckpointIO):

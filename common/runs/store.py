@@ -628,8 +628,8 @@ def _check_rows(table: pd.DataFrame, rows: pd.DataFrame) -> None:
     Raises:
         _NotOursError: if it has not.
     """
-    if not table.index.equals(rows.index):
-        raise _NotOursError(f"its {len(table):,} rows are not the {len(rows):,} rows of the sweep")
+    if not (table.index.is_unique and table.index.equals(rows.index)):
+        raise _NotOursError(f"its {len(table):,} rows are not those of {len(rows):,} networks of the sweep")
     for name in rows:
         if name not in table or not _equal(table[name], rows[name]):
             raise _NotOursError(f"its column {name!r} differs from the sweep")

@@ -314,7 +314,7 @@ def _judge(name: str, claim: Claim, found: Estimated, tails: Tails = ONCE, *, of
     if claim.power is not None:
         return _fit(name, claim, found, claim.power.seeds)
     value, samples, region = found.value, found.samples, claim.region
-    own = _interval(found, tails.here, of_control=of_control)
+    own = _interval(found, tails, of_control=of_control)
     published = claim.published_half_width
     interval = widen(value, own, _at(tails.here, published))
     verdict = _verdict(value, own, published, region, tails)
@@ -347,14 +347,22 @@ def _judge(name: str, claim: Claim, found: Estimated, tails: Tails = ONCE, *, of
     return _Judgement(replace(outcome, more_seeds=more), f"about {counted(more, 'more seed')} would {what}")
 
 
-def _interval(found: Estimated, tail: float, *, of_control: bool) -> Interval:
+def _interval(found: Estimated, tails: Tails, *, of_control: bool) -> Interval:
     """The interval of an estimate, without the error of the published number."""
-    value, samples = found.value, found.samples
+    value, samples, tail = found.value, found.samples, tails.here
     if found.units:
         return fraction_interval(value, found.units, samples, tail)
-    if not found.seeds or (found.agrees and (of_control or len(samples) >= agreeing(tail))):
+    if not found.seeds or (found.agrees and of_control):
         return (value, value)
-    return (-math.inf, math.inf) if found.agrees else jackknife(value, samples, tail)
+    if not found.agrees:
+        return jackknife(value, samples, tail)
+    if len(samples) < agreeing(tail):
+        return (-math.inf, math.inf)
+    # later looks may show others: this share may differ unseen (Clopper & Pearson 1934), from a count by one
+    # each, from another value by all of it
+    step = 0.0 if tails is ONCE else 1.0 if value.is_integer() else abs(value)
+    unseen = step * (1 - tail ** (1 / len(samples)))
+    return (value - unseen, value + unseen)
 
 
 def _fit(name: str, claim: Claim, found: Estimated, seeds_needed: int) -> _Judgement:

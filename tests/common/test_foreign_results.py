@@ -61,8 +61,6 @@ def doubled(table: pd.DataFrame) -> pd.DataFrame:
 
 
 TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-    "half": lambda table: table.iloc[: len(table) // 2],
-    "none": lambda table: table.iloc[:0],
     "doubled": doubled,
     "doubled and numbered": lambda table: doubled(table).reset_index(drop=True),
     "one seed for all": lambda table: table.assign(seed=0),
@@ -71,7 +69,6 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "texts for numbers": lambda table: table.assign(density=table["density"].astype(str)),
     "another part": lambda table: table.assign(part="other"),
     "no seeds": lambda table: table.drop(columns="seed"),
-    "turned round": lambda table: table.iloc[::-1],
     "turned round and numbered": lambda table: table.iloc[::-1].reset_index(drop=True),
 }
 
@@ -92,6 +89,23 @@ def test_a_table_with_other_rows_is_made_again(
     assert [line.split(":")[0] for line in lines] == ["manifest.json", "instances.parquet"]
     kept = again.folder / "set_aside" / "instances.parquet"
     assert not pd.read_parquet(kept).equals(true)
+
+
+@pytest.mark.parametrize("rows", [slice(9), slice(0), slice(None, None, -1)])
+def test_a_table_of_other_seeds_than_asked_for_is_completed_from_shards(
+    small: Any, tmp_path: Path, rows: slice
+) -> None:
+    run = Run(small(**SHORT), tmp_path)
+    true, _ = trained(run)
+    with_table(run, lambda table: table.iloc[rows])
+    again = Run(small(**SHORT), tmp_path)
+    assert again.why_incomplete() is None
+    assert not again.is_joined()
+    assert again.lacking() == []
+    table, lines = trained(again)
+    pd.testing.assert_frame_equal(table, true, check_exact=True)
+    assert lines == []
+    assert again.is_joined()
 
 
 def test_the_folder_of_another_spec_is_made_again(small: Any, tmp_path: Path) -> None:
@@ -128,9 +142,9 @@ def shard_of_another_spec(run: Run, spec: Callable[..., Spec], out: Path) -> Non
 
 
 def own_shard_as_another(run: Run, spec: Callable[..., Spec], out: Path) -> None:
-    (first,), (second,) = run.folder.glob("shards/0-0.*"), run.folder.glob("shards/00001.*")
+    (first,), (second,) = run.folder.glob("shards/0-0.*"), run.folder.glob("shards/0-1.*")
     shutil.copy(first, second)
-    shutil.copy(first, second.with_name(first.name.replace("00000", "00001")))
+    shutil.copy(first, second.with_name(first.name.replace("0-0", "0-1")))
     second.unlink()
 
 
@@ -146,16 +160,26 @@ def no_parquet(run: Run, spec: Callable[..., Spec], out: Path) -> None:
     run._write_of_block("shards", "0-0", b"PAR1 is what it begins with")
 
 
-def half_of_the_rows(run: Run, spec: Callable[..., Spec], out: Path) -> None:
+def rows_of_two_blocks(run: Run, spec: Callable[..., Spec], out: Path) -> None:
+    (first,), (second,) = run.folder.glob("shards/0-0.*"), run.folder.glob("shards/0-1.*")
+    both = pd.concat([pd.read_parquet(first), pd.read_parquet(second)])
+    first.unlink()
+    run._write_of_block("shards", "0-0", store._to_bytes(both))
+
+
+def other_densities(run: Run, spec: Callable[..., Spec], out: Path) -> None:
     (first,) = run.folder.glob("shards/0-0.*")
     table = pd.read_parquet(first)
     first.unlink()
-    run.write_shard(table.iloc[:2])
+    run._write_of_block("shards", "0-0", store._to_bytes(table.assign(density=table["density"] / 2)))
 
 
 @pytest.mark.parametrize(
     "exchange",
-    [shard_of_another_spec, own_shard_as_another, checksum_of_the_bytes, no_parquet, half_of_the_rows],
+    [
+        *(shard_of_another_spec, own_shard_as_another, checksum_of_the_bytes, no_parquet),
+        *(rows_of_two_blocks, other_densities),
+    ],
 )
 def test_a_shard_that_is_not_this_one_is_made_again(
     small: Any, tmp_path: Path, exchange: Callable[[Run, Callable[..., Spec], Path], None]

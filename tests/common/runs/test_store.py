@@ -20,12 +20,12 @@ def test_the_hash_is_of_what_decides_the_numbers(
     same = Run(small(), tmp_path).hash
     assert Run(small(title="another"), tmp_path).hash == same
     assert Run(small(controls="{}"), tmp_path).hash == same
+    assert Run(small(seeds="4"), tmp_path).hash == same
     logger = "{class_path: lightning.pytorch.loggers.CSVLogger}"
     assert Run(small(trainer__logger=logger, trainer__log_every_steps="7"), tmp_path).hash == same
     assert Run(small(), tmp_path, keep_weights="all").hash == same
     for key, value in {
         "version": "2",
-        "seeds": "4",
         "trainer__max_steps": "101",
         "optimizer__init_args__lr": ".02",
         "optimizer__init_args__weight_decay": ".02",  # a default

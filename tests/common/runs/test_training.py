@@ -179,11 +179,11 @@ def test_a_second_run_trains_nothing_and_a_damaged_shard_is_trained_again(small:
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
 
     (run.folder / "instances.parquet").unlink()
-    (shard,) = run.folder.glob("shards/00001.*")
+    (shard,) = run.folder.glob("shards/0-1.*")
     content = bytearray(shard.read_bytes())
     content[len(content) // 3] ^= 0xFF
     shard.write_bytes(content)
-    assert run.why_incomplete() == "1 of 5 shards missing: 1"
+    assert run.why_incomplete() == "1 of 6 shards missing: 0-1"
     assert work(run) == len(shards(spec)[1].rows) * 100
     pd.testing.assert_frame_equal(trained(spec, tmp_path), table, check_exact=True)
 
@@ -354,14 +354,14 @@ def test_a_failing_shard_keeps_what_is_done(
     run = Run(small(), tmp_path)
 
     def fails_at_two(spec: Spec, shard: Any, session: Session) -> Trained:
-        if shard.name == 2:
+        if shard.name == "0-2":
             raise ArithmeticError("broken")
         return fit_shard(spec, shard, session)
 
     monkeypatch.setattr(one_shard, "fit_shard", fails_at_two)
-    with pytest.raises(InputError, match=r"shard 2: training failed: ArithmeticError: broken$"):
+    with pytest.raises(InputError, match=r"shard 0-2: training failed: ArithmeticError: broken$"):
         train([run], ONE)
-    assert [run.has(shard) for shard in shards(run.spec)] == [True, True, False, False, False]
+    assert [run.has(shard) for shard in shards(run.spec)] == [True, True, False, False, False, False]
 
 
 def test_numerics_are_set_for_training_only() -> None:
@@ -425,8 +425,8 @@ def test_a_logger_gets_mean_and_quantiles_and_changes_nothing(small: Any, tmp_pa
     assert run.hash == Run(small(**FEW), tmp_path).hash
     pd.testing.assert_frame_equal(trained(logged, tmp_path / "logged"), plain, check_exact=True)
     folders = sorted(path.name for path in (run.folder / "logs").iterdir())
-    assert folders == [f"shard_{number:05d}" for number in range(5)]
-    curve = pd.read_csv(run.folder / "logs" / "shard_00000" / "metrics.csv")
+    assert folders == [f"shard_0-{number}" for number in range(6)]
+    curve = pd.read_csv(run.folder / "logs" / "shard_0-0" / "metrics.csv")
     assert list(curve["step"]) == [4, 8, 10]
     quantiles = ["loss_q05", "loss_q25", "loss_q50", "loss_q75", "loss_q95"]
     assert {*curve} == {"step", "loss_mean", *quantiles}
@@ -439,7 +439,7 @@ def test_a_logger_gets_mean_and_quantiles_and_changes_nothing(small: Any, tmp_pa
     assert isinstance(model, Ensemble)
     uniforms = next(iter(Draws(model.features, model.distinct_seeds)))
     losses, _ = model.losses_and_gradients(uniforms, model.seed_index)
-    curve = pd.read_csv(Run(first, tmp_path).folder / "logs" / "shard_00000" / "metrics.csv")
+    curve = pd.read_csv(Run(first, tmp_path).folder / "logs" / "shard_0-0" / "metrics.csv")
     (row,) = curve.to_dict("records")
     np.testing.assert_allclose(row["loss_mean"], losses.double().mean())
     expected = np.quantile(losses.double().numpy(), [0.05, 0.25, 0.5, 0.75, 0.95])
@@ -457,7 +457,7 @@ def test_logs_go_where_the_spec_says_each_run_and_shard_in_its_own_folder(small:
     train(runs, ONE)
     for run in runs:
         folder = place / "nobody" / "small" / run.variant.name / run.hash
-        assert len(list(folder.glob("shard_*/metrics.csv"))) == 5
+        assert len(list(folder.glob("shard_*/metrics.csv"))) == 6
         assert not (run.folder / "logs").exists()
 
 
@@ -488,12 +488,12 @@ def test_only_shards_whose_weights_are_asked_for_are_trained_again(small: Any, t
     trained(small(**FEW), tmp_path)
     run = Run(small(**FEW), tmp_path, "seed == 2 and density == .1")
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
-    wanted = [s for s in shards(run.spec) if not s.rows.query("seed == 2 and density == .1").empty]
-    assert 0 < len(wanted) < 5
+    wanted = [shard.rows for shard in run.lacking()]
+    assert pd.concat(wanted)[["seed", "density"]].drop_duplicates().to_numpy().tolist() == [[2, 0.1]]
     told = Told()
     total = work(run)
     train([run], ONE, told)
-    assert [n for _, n in told.tables] == [len(shard.rows) for shard in wanted]
+    assert [n for _, n in told.tables] == [len(rows) for rows in wanted]
     assert sum(told.steps) == total
     assert {path: path.read_bytes() for path in before} == before
     assert work(run) == work(Run(small(**FEW), tmp_path)) == 0
@@ -501,19 +501,19 @@ def test_only_shards_whose_weights_are_asked_for_are_trained_again(small: Any, t
     # damaged weights are missing
     path = next(run.folder.glob("weights/*.pt"))
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    assert work(run) == len(wanted[0].rows) * 10
+    assert work(run) == len(wanted[0]) * 10
 
 
 @pytest.mark.usefixtures("uncompiled")
 def test_weights_of_other_numbers_than_are_stored_are_refused(small: Any, tmp_path: Path) -> None:
     trained(small(**FEW), tmp_path)
     run = Run(small(**FEW), tmp_path, "all")
-    (path,) = run.folder.glob("shards/00001.*")
+    (path,) = run.folder.glob("shards/0-1.*")
     other = pd.read_parquet(path)
     other["loss"] += 1e-7
     path.unlink()
     run.write_shard(other)
-    with pytest.raises(InputError, match=r"shard 1, trained again, has other numbers than are stored"):
+    with pytest.raises(InputError, match=r"shard 0-1, trained again, has other numbers than are stored"):
         train([run], ONE)
     assert run.weights(shards(run.spec)[0])[0]
     assert not run.weights(shards(run.spec)[1])[0]

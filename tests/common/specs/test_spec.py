@@ -162,7 +162,6 @@ def test_resolved_has_all_defaults(load: Load) -> None:
             },
         },
         "sweep": [{"part": grid.part, **grid.factors} for grid in load().grids],
-        "seeds": [0, 1, 2],
         "trainer": {"max_steps": 10},
         "shard_size": 4096,
     }
@@ -181,7 +180,6 @@ CHANGES = {
     "optimizer argument": ("lr: 1e-3", "lr: 1e-4"),
     "default of the optimizer": ("betas:", "weight_decay: .02\n    betas:"),
     "steps": ("max_steps: 10", "max_steps: 11"),
-    "seeds": ("seeds: 3", "seeds: [0, 2]"),
     "part": ("part: one", "part: three"),
     "factor": ("- .4", "- .41"),
     "default of a factor": ("bias: false", "extra_importance: 2."),
