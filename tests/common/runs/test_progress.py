@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
+from common.commands import run as command
 from common.runs import progress
 from common.runs.progress import WIDTH, doing
 from common.runs.shard import Stage
@@ -142,7 +145,7 @@ def test_no_line_is_wider_than_80_columns(small: Any, tmp_path: Path, clock: Clo
     lines = piped(script, runs, title)
     assert len(lines) > 3
     for line in lines:
-        assert progress.cell_len(line) <= WIDTH
+        assert cell_len(line) <= WIDTH
         assert line.startswith(title)
         assert "left: a_xxxxxxxxxxxxxxxxxxxx" in line
 
@@ -203,7 +206,7 @@ def test_a_terminal_has_one_bar_and_what_is_watched(run: Run, clock: Clock, widt
         shown.began(todo, 2)
         trains(clock, 60.0)(shown, todo[:3])
     last = plain(text.getvalue()).rstrip("\n").replace("\r", "\n").splitlines()[-2:]
-    assert max(map(progress.cell_len, last)) <= min(width, WIDTH)
+    assert max(map(cell_len, last)) <= min(width, WIDTH)
     assert "look 1 of 3, 2" in last[0]
     assert last[1].startswith("small, n_features = 2, n_hidden = 2")
     if width >= 80:
@@ -260,3 +263,30 @@ assert told == [Stage.COMPILING, Stage.TRAINING], told
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("looks", "trained", "title"),
+    [
+        ([{}, {}], "both", "look 1 of 3, 4 claims open"),
+        ([{"a": 1, "b": 1}, {"a": 1, "b": 1}], "both", "look 2 of 3, 4 claims open"),
+        ([{"a": 1, "b": 2}, {"a": 1, "b": 1}], "both", "looks 2 to 3 of 3, 4 claims open"),
+        ([{"a": 2, "b": 2}, {}], "first", "look 3 of 3, 4 claims open"),
+        ([{}, {}], "neither", "4 claims open"),
+    ],
+)
+def test_the_title_of_the_profile_decided(looks: list[dict[str, int]], trained: str, title: str) -> None:
+    """Of two replications with two open claims each, by the last look of each claim so far."""
+    pairs: Any = [
+        (
+            SimpleNamespace(looks=SimpleNamespace(seeds=[2, 6, 20])),
+            SimpleNamespace(
+                outcomes={name: SimpleNamespace(look=look) for name, look in last.items()},
+                open=["a", "b"],
+                needed=number,
+            ),
+        )
+        for number, last in enumerate(looks)
+    ]
+    todo: Any = {"both": {0: 1, 1: 1}, "first": {0: 1}, "neither": {}}[trained]
+    assert command._title(pairs, todo) == title
