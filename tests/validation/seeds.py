@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from common.runs.progress import shown
-from common.runs.training import Devices, train, work
+from common.runs.training import Devices, train
 from common.statistics import fraction_interval
 from common.system.terminal import Terminal
 from common.verdicts import record as records
@@ -80,7 +80,7 @@ def study(
     judged = []
     for name, (replication, lists) in loaded.items():
         started, used = time.monotonic(), _processor_s()
-        with shown(console, {replication.run: work(replication.run)}) as progress:
+        with shown(console, {}) as progress:
             train([replication.run], devices, progress)
         trained, used_to_train = time.monotonic(), _processor_s() - used
         judged.append(_verdicts(root, replication, lists, devices, out))
