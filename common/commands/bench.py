@@ -60,8 +60,7 @@ def _add_speeds(table: Table, name: str, timed: Bench | None) -> None:
     if timed is None:
         table.add_row(name, "calculated, not trained")
         return
-    most = "at most " if timed.at_most else ""
-    sweep = [most + duration(timed.ours), most + duration(timed.plain)]
+    sweep = [duration(timed.ours), duration(timed.plain)]
     for speed in timed.speeds:
         rates = [f"{speed.ours:,.0f}", f"{speed.plain:,.0f}", f"{speed.ours / speed.plain:.3g}"]
         share = f"{speed.ours / speed.bound.rate:.0%}"

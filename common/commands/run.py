@@ -163,16 +163,14 @@ def _decide(
     recorded = _recorded(replications)
     with chosen as where:
         while True:
-            standings = [standing(one.run, one.claims, one.looks) for one in replications if one.looks]
+            standings = _standings(replications)
             pairs = list(zip(replications, standings, strict=True))
             runs = [run for one, now in pairs for run in (now.needed, *one.controls.values())]
             lacking = _rehearsed(replications, runs)
             todo = {run: steps for run, some in lacking.items() if (steps := network_steps(run, some))}
             for one, now in pairs:
                 if now.outcomes and now.open:
-                    networks = sum(len(shard.rows) for shard in lacking[now.needed])
-                    names = ", ".join(now.open)
-                    console.print(f"{one.name}: {networks:,} more networks may decide: {names}")
+                    _tell_of_open(one.name, now, lacking[now.needed], console)
             if not todo:
                 break
             start = time.monotonic()
@@ -182,7 +180,7 @@ def _decide(
                     _tell_of_time(todo, where, start, console)
             except TimeIsUp:
                 console.print("The time is up. What was trained is stored; the same command continues.")
-                standings = [standing(one.run, one.claims, one.looks) for one in replications if one.looks]
+                standings = _standings(replications)
                 break
     judged = [one._replace(run=now.judged) for one, now in zip(replications, standings, strict=True)]
     complete = [one for one in judged if not any(run.lacking() for run in one.runs)]
@@ -193,6 +191,18 @@ def _decide(
             )
     train([run for one in complete for run in one.runs], Devices("cpu", 1))  # joins the shards
     return complete, int(len(complete) < len(judged))
+
+
+def _standings(replications: list[Replication]) -> list[Standing]:
+    """How far each replication has got; if there are many, found on all processors."""
+    asked = [(one.run, one.claims, one.looks) for one in replications if one.looks]
+    with workers.spread(len(asked)) as spread_map:
+        return list(spread_map(standing, *zip(*asked, strict=True)))
+
+
+def _tell_of_open(name: str, now: Standing, lacking: list[Shard], console: Terminal) -> None:
+    networks = sum(len(shard.rows) for shard in lacking)
+    console.print(f"{name}: {networks:,} more networks may decide: {', '.join(now.open)}")
 
 
 def _title(pairs: list[tuple[Replication, Standing]], todo: Mapping[Run, int]) -> str:
@@ -249,4 +259,8 @@ def status(asked: Asked, console: Terminal) -> int:
             why = run.why_incomplete()
             state = f"would run: {why}" if why else f"complete, in {run.folder}"
             console.print(f"{replication.name} {run.variant.name} {run.hash}: {state}")
+        if replication.looks is not None:
+            now = standing(replication.run, replication.claims, replication.looks)
+            if now.outcomes and now.open:
+                _tell_of_open(replication.name, now, now.needed.lacking(), console)
     return 0

@@ -75,7 +75,7 @@ class ClaimReport(_Finite):
     look: int | None
     investigated: str | None
     as_recorded: bool | None
-    elsewhere: dict[str, Verdict]
+    elsewhere: dict[str, Verdict] = Field(default_factory=dict)
 
 
 class ControlClaim(_Finite):

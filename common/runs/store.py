@@ -69,15 +69,12 @@ class Run:
         spec: what is run
         out: the folder of all results
         keep_weights: the networks whose trained weights are also stored, a query as in `choose`
-        rows: the instances asked for, by default the whole sweep
 
     Raises:
         InputError: if the query does not fit the sweep.
     """
 
-    def __init__(
-        self, spec: Spec, out: Path, keep_weights: str | None = None, rows: pd.DataFrame | None = None
-    ) -> None:
+    def __init__(self, spec: Spec, out: Path, keep_weights: str | None = None) -> None:
         self.spec = spec
         trained = issubclass(spec.model_class, Ensemble)
         self.keep = choose(spec, keep_weights).index if keep_weights is not None and trained else pd.Index([])
@@ -88,18 +85,17 @@ class Run:
         self.out = out
         self.variant = out / spec.name / variant_of(spec.profile, spec.control)
         self.folder = self.variant / self.hash
-        self._asked = rows
+        self._asked: np.ndarray[Any, np.dtype[np.int64]] | None = None
         self._checked: set[str] = set()  # digests of tables whose rows have been compared with the sweep
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the rows asked for, which may be many: a worker gets its shard."""
-        computed = ("rows", "shards", "cut")
-        return {name: value for name, value in vars(self).items() if name not in computed} | {"_asked": None}
+        """Without what can be computed again, which may be large."""
+        return {name: value for name, value in vars(self).items() if name not in ("rows", "shards", "cut")}
 
     @functools.cached_property
     def rows(self) -> pd.DataFrame:
-        """The instances asked for."""
-        return instances(self.spec) if self._asked is None else self._asked
+        """The instances asked for: the whole sweep, unless made by `asking`."""
+        return instances(self.spec) if self._asked is None else self.cut.rows(self._asked)
 
     @functools.cached_property
     def cut(self) -> Cut:
@@ -153,7 +149,7 @@ class Run:
         other = copy.copy(self)
         for name in ("rows", "shards"):
             vars(other).pop(name, None)
-        other._asked = rows
+        other._asked = rows.index.to_numpy(np.int64)
         return other
 
     def there(self) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import torch
 
 from common.computed import Computed
 from common.ensemble import Ensemble
-from common.runs.shard import build
+from common.runs.shard import REPORT_STEPS, build
 from common.runs.store import Run
 from common.runs.training import Devices, Progress
 from common.specs.spec import Spec, load_spec
@@ -27,6 +27,9 @@ SECONDS, PLAIN_SECONDS = 5.0, 2.0
 
 SHAPES = 3
 """The most shapes of network timed per replication, from the one with the least work to the most."""
+
+SETTLED_NETWORKS = 4
+"""The most networks of a shard that are trained to the end, where that is when they are settled."""
 
 FEW, FEW_SECONDS = 2, 1.0
 """Networks whose step is nearly all overhead, and the least time for which they are timed."""
@@ -45,7 +48,8 @@ class Speed(NamedTuple):
     """The rates for networks with one shape, in networks x steps per second, with `networks` at once.
 
     `overhead`: the share of a step's time that does not grow with the number of networks: Python, Lightning,
-    and starting operations. None if a shard has too few networks to tell.
+    and starting operations. None if a shard has too few networks to tell. `steps`: how many a network takes,
+    all or until it is settled.
     """
 
     shape: str
@@ -54,6 +58,7 @@ class Speed(NamedTuple):
     plain: float
     bound: Bound
     overhead: float | None
+    steps: float
 
     @property
     def shares(self) -> dict[str, float]:
@@ -71,22 +76,22 @@ class Speed(NamedTuple):
 class Bench(NamedTuple):
     """A replication's speeds, and the seconds that its sweep, without controls, takes at these.
 
-    If training stops when networks are settled, these are upper bounds.
+    The plain loop takes all steps, also where our training ends when networks are settled.
     """
 
     speeds: list[Speed]
     ours: float
     plain: float
-    at_most: bool
 
 
 def bench(spec: Spec, machine: Machine) -> Bench | None:
     """Time the networks of a spec, one shard on each device; None if they are calculated.
 
-    `ours` times a whole run with workers, draws and Trainer, without starting these, compiling, or checking
-    whether networks are settled. `plain` times a plain loop over some of the same networks, with as many
-    threads as there are workers: the spec's `plain`, else `train_plainly`. Of many shapes a few are timed;
-    the time of others is interpolated by the arithmetic of a step.
+    `ours` times a whole run with workers, draws and Trainer, without starting these, or compiling. Where
+    training ends when networks are settled, it is timed to that end, because its rate changes: the networks
+    then count as trained for the steps until they were settled. `plain` times a plain loop over some of the
+    same networks, with as many threads as there are workers: the spec's `plain`, else `train_plainly`. Of
+    many shapes a few are timed; the time of others is interpolated by the arithmetic of a step.
     """
     if issubclass(spec.model_class, Computed):
         return None
@@ -95,23 +100,27 @@ def bench(spec: Spec, machine: Machine) -> Bench | None:
     work = {name: least[name].arithmetic() / least[name].networks for name in shapes}
     order = sorted(shapes, key=lambda name: work[name])
     places = np.linspace(0, len(order) - 1, min(SHAPES, len(order))).round().astype(int)
-    speeds = []
+    speeds: list[Speed] = []
+    all_steps = float(spec.fields.trainer.max_steps)
     for name in (order[place] for place in places):
         shard = shapes[name][0]
-        ours = _ours(spec, shard, machine.devices, SECONDS)
+        if spec.fields.trainer.stop_when_settled:
+            shard = Shard(shard.name, shard.rows.iloc[:SETTLED_NETWORKS])
+            (ours, steps), overhead = _ours_settled(spec, shard, machine.devices), None
+        else:
+            ours, steps = _ours(spec, shard, machine.devices, SECONDS), all_steps
+            overhead = _overhead(spec, shard, machine.devices, ours)
         plain = _plain(spec, shard.rows, machine.devices)
         networks = len(shard.rows) * machine.devices.n
-        overhead = _overhead(spec, shard, machine.devices, ours)
-        speeds.append(Speed(name, networks, ours, plain, machine.bound(least[name]), overhead))
+        speeds.append(Speed(name, networks, ours, plain, machine.bound(least[name]), overhead, steps))
     timed = [work[speed.shape] for speed in speeds]
-    steps = {name: spec.fields.trainer.max_steps * sum(len(s.rows) for s in shapes[name]) for name in shapes}
+    networks_of = np.array([sum(len(shard.rows) for shard in shapes[name]) for name in shapes])
 
-    def sweep(rates: list[float]) -> float:
-        each = np.interp([work[name] for name in shapes], timed, 1 / np.array(rates))
-        return float(each @ np.array([steps[name] for name in shapes]))
+    def sweep(seconds: list[float]) -> float:
+        return float(np.interp([work[name] for name in shapes], timed, seconds) @ networks_of)
 
-    ours, plain = sweep([speed.ours for speed in speeds]), sweep([speed.plain for speed in speeds])
-    return Bench(speeds, ours, plain, spec.fields.trainer.stop_when_settled)
+    ours = sweep([speed.steps / speed.ours for speed in speeds])
+    return Bench(speeds, ours, sweep([all_steps / speed.plain for speed in speeds]))
 
 
 def _shapes(spec: Spec) -> dict[str, list[Shard]]:
@@ -177,6 +186,35 @@ def _ours(spec: Spec, shard: Shard, devices: Devices, seconds: float) -> float:
         for _ in devices.train_shards([(run, Shard(str(i), shard.rows)) for i in range(devices.n)], watch):
             pass
     return watch.rate()
+
+
+class _Settled(Progress):
+    """Records when shards began, and when all had ended."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, float] = {}
+        self.ended = 0.0
+        self.steps: list[int] = []
+
+    def advanced(self, run: Run, shard: Shard, network_steps: int) -> None:
+        self.begun.setdefault(shard.name, time.perf_counter())
+
+    def finished(self, run: Run, shard: Shard, table: pd.DataFrame) -> None:
+        self.ended = time.perf_counter()
+        self.steps += table["steps"].tolist() if "steps" in table else []
+
+
+def _ours_settled(spec: Spec, shard: Shard, devices: Devices) -> tuple[float, float]:
+    """The rate of a shard trained to its end on each device, and the mean number of steps of a network."""
+    watch = _Settled()
+    with TemporaryDirectory() as folder:
+        run = Run(spec, Path(folder))
+        for _ in devices.train_shards([(run, Shard(str(i), shard.rows)) for i in range(devices.n)], watch):
+            pass
+    steps = watch.steps or [spec.fields.trainer.max_steps] * len(shard.rows) * devices.n
+    # the first report is after `REPORT_STEPS`, of which each network has taken as many
+    taken = sum(steps) - REPORT_STEPS * len(steps)
+    return taken / (watch.ended - min(watch.begun.values())), float(np.mean(steps))
 
 
 def _plain(spec: Spec, rows: pd.DataFrame, devices: Devices) -> float:

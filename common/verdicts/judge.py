@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from common.errors import InputError
@@ -72,7 +73,7 @@ class Judged(NamedTuple):
     changes: list[records.Change] | None
     record: records.Record | None
     other_hash: bool
-    elsewhere: dict[str, dict[str, Verdict]]
+    elsewhere: Mapping[str, dict[str, Verdict]] = MappingProxyType({})
 
     @property
     def problems(self) -> list[records.Change]:
@@ -193,7 +194,7 @@ def judge(replication: Replication, n_claims: int) -> Judged:
         controls[name] = {claim: outcome.verdict for claim, outcome in lost.items()}
     outcomes = evaluate(replication.claims, spec.code, tables[None], looks=replication.looks)
     if replication.overridden:
-        return Judged(outcomes, controls, None, None, False, {})
+        return Judged(outcomes, controls, None, None, False)
     stored = records.load(replication.files.record)
     record = stored.get(spec.profile)
     other_hash = record is not None and record.hash != replication.run.hash

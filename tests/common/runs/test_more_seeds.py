@@ -1,5 +1,6 @@
 """Tests that seeds are added: what is stored is found again, and the table is that of a run in one go."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,14 @@ def test_a_network_is_the_same_to_the_bit_whatever_is_trained_beside_it(
         train([Run(small(**changes | {"seeds": seeds}), tmp_path)], ONE)
     whole, added = (Run(small(**changes | {"seeds": "7"}), out) for out in (tmp_path / "whole", tmp_path))
     assert files(whole) == files(added)
+
+
+def test_a_run_that_is_sent_to_a_worker_asks_for_the_same_networks(small: Any, tmp_path: Path) -> None:
+    run = Run(small(seeds="5"), tmp_path)
+    run = run.asking(run.rows.query("seed > 2 and density < 1"))
+    again: Run = pickle.loads(pickle.dumps(run))
+    pd.testing.assert_frame_equal(again.rows, run.rows)
+    assert [shard.name for shard in again.shards] == [shard.name for shard in run.shards]
 
 
 def test_fewer_seeds_are_found_among_more(small: Any, tmp_path: Path) -> None:

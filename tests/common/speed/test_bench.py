@@ -74,7 +74,6 @@ def test_each_structure_is_timed_once_on_the_same_networks(
     monkeypatch.setattr(plain, "train", spy)
     timed = bench.bench(load_spec(path), OneRate())
     assert timed is not None
-    assert not timed.at_most
     assert [(s.shape, s.networks) for s in timed.speeds] == [("n_features = 2", 4), ("n_features = 3", 4)]
     assert dict.fromkeys((n, networks) for n, networks, _ in trained) == {(2, 4): None, (3, 4): None}
     assert {(2, 4, 1), (2, 4, 2), (3, 4, 1), (3, 4, 2)} <= set(trained)
@@ -93,21 +92,29 @@ def test_of_many_shapes_three_are_timed_and_the_rest_is_interpolated(
         least = count(settling, rows)
         return least.arithmetic() / least.networks
 
-    monkeypatch.setattr(bench, "_ours", lambda spec, shard, devices, seconds: 1 / time_of(shard.rows))
+    monkeypatch.setattr(
+        bench, "_ours_settled", lambda spec, shard, devices: (1 / time_of(shard.rows), 1500.0)
+    )
     monkeypatch.setattr(bench, "_plain", lambda spec, rows, devices: 0.1 / time_of(rows))
     timed = bench.bench(settling, OneRate(2))
     assert timed is not None
-    assert timed.at_most
     shapes = ["n_hidden = 8", "n_hidden = 32", "n_hidden = 128"]
     assert [(speed.shape, speed.networks) for speed in timed.speeds] == [(shape, 2 * 2) for shape in shapes]
-    seconds = sum(len(shard.rows) * 2500 * time_of(shard.rows) for shard in shards(settling))
-    assert timed.ours == pytest.approx(seconds)
-    assert timed.plain == pytest.approx(10 * seconds)
+    seconds = sum(len(shard.rows) * time_of(shard.rows) for shard in shards(settling))
+    assert timed.ours == pytest.approx(1500 * seconds)
+    assert timed.plain == pytest.approx(10 * 2500 * seconds)
 
 
 def test_training_is_ended_after_a_time_whatever_its_steps(settling: Spec) -> None:
     shard = shards(settling)[0]
     assert bench._ours(settling, shard, Devices("cpu", 1), 0.05) > 0
+
+
+def test_networks_that_settle_are_timed_to_their_end(settling: Spec) -> None:
+    shard = shards(settling)[0]
+    rate, steps = bench._ours_settled(settling, shard, Devices("cpu", 1))
+    assert rate > 0
+    assert steps == fit_shard(settling, shard).table["steps"].mean()
 
 
 def test_a_rate_is_of_what_came_after_all_had_begun(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +150,7 @@ def test_overhead_is_what_does_not_grow_with_the_networks(
 
 def test_what_takes_most_of_a_step_comes_first() -> None:
     bound = Bound(100.0, "memory, 2 GB/s", {"memory": 100.0, "arithmetic": 400.0})
-    speed = bench.Speed("", 4, 40.0, 10.0, bound, 0.3)
+    speed = bench.Speed("", 4, 40.0, 10.0, bound, 0.3, 100.0)
     assert list(speed.shares.items()) == [("memory", 0.4), ("overhead", 0.3), ("arithmetic", 0.1)]
     assert list(speed._replace(overhead=None).shares) == ["memory", "arithmetic"]
 
