@@ -115,7 +115,7 @@ def test_an_installed_suite_runs_as_its_checkout_does(python: Path, tmp_path: Pa
 
     listed = replicate("list")
     assert (listed.returncode, listed.stderr) == (0, "")
-    assert listed.stdout.count(": full, quick; controls: ") >= 1
+    assert listed.stdout.count(": full, quick, decided; controls: ") >= 1
     for path in ROOT.glob("replications/*/*.yaml"):
         assert f"{path.parent.name}/{path.stem}: " in listed.stdout
     before = sorted(python.parents[1].glob("lib/*/site-packages/*"))

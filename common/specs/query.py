@@ -1,12 +1,17 @@
 """Conditions on the columns of a table, as people write them in YAML and on the command line: `holds`."""
 
 import ast
-
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from common.errors import one_line
+
+if TYPE_CHECKING:  # reading claims needs no tables
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+SHOWN = 200
+"""The most characters of a query that a message repeats."""
 
 
 def refuse_code(query: str) -> None:
@@ -18,7 +23,7 @@ def refuse_code(query: str) -> None:
     try:
         tree = ast.parse(query.strip(), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise ValueError(f"{query!r}: {one_line(error)}") from None
+        raise ValueError(f"{shown(query)!r}: {one_line(error)}") from None
     for node in ast.walk(tree):
         if not isinstance(node, _ALLOWED):
             raise ValueError(f"{type(node).__name__.lower()} is not allowed; compare columns with values")
@@ -34,17 +39,25 @@ _ALLOWED = (
 )
 
 
+def shown(query: str) -> str:
+    """A query as messages repeat it."""
+    return query if len(query) <= SHOWN else f"{query[:SHOWN]}..."
+
+
 def names_in(query: str) -> set[str]:
     """The columns that a query names."""
     return {node.id for node in ast.walk(ast.parse(query.strip(), mode="eval")) if isinstance(node, ast.Name)}
 
 
-def holds(query: str, table: pd.DataFrame) -> NDArray[np.bool_]:
+def holds(query: str, table: "pd.DataFrame") -> "NDArray[np.bool_]":
     """The rows of `table` for which `query` holds, as a mask.
 
     Raises:
         ValueError: if it is not a condition on columns of the table, or holds for no row.
     """
+    import numpy as np
+    import pandas as pd
+
     refuse_code(query)
     try:
         mask = table.eval(query, engine="python")
@@ -58,6 +71,6 @@ def holds(query: str, table: pd.DataFrame) -> NDArray[np.bool_]:
     return np.asarray(mask)
 
 
-def _n_factors(table: pd.DataFrame) -> int:
+def _n_factors(table: "pd.DataFrame") -> int:
     """How many columns come before the seed, all if there is none: what a network is, not what it did."""
     return [*table.columns, "seed"].index("seed")

@@ -9,14 +9,11 @@ import pandas as pd
 
 from common.ensemble import Ensemble
 from common.errors import InputError, one_line
-from common.specs.query import refuse_code
+from common.specs.query import refuse_code, shown
 from common.specs.spec import Spec
 
 CALCULATED = 10_000_000
 """The cost of a calculated instance, which is unknown: about that of the most expensive one so far."""
-
-SHOWN_QUERY = 200
-"""The most characters of a query that a message repeats."""
 
 
 class Shard(NamedTuple):
@@ -72,8 +69,9 @@ def choose(spec: Spec, query: str) -> pd.DataFrame:
         refuse_code(query)
         holds = table.eval(query)
     except Exception as error:  # pandas documents no exception class for this
-        asked = query if len(query) <= SHOWN_QUERY else f"{query[:SHOWN_QUERY]}..."
-        raise InputError(f"{asked!r}: {one_line(error)}; the columns of {spec.name} are {columns}") from None
+        what = one_line(error)
+        what = what if what.startswith(repr(shown(query))) else f"{shown(query)!r}: {what}"
+        raise InputError(f"{what}; the columns of {spec.name} are {columns}") from None
     if not isinstance(holds, pd.Series) or holds.dtype != bool:
         raise InputError(f"{query!r} is not a condition; write one such as 'seed == 0', or 'all'")
     if not holds.any():

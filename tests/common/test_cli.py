@@ -166,7 +166,7 @@ def test_weights_are_kept_and_curves_logged_of_the_same_run(
     # compared with the record all the same, in which all is new
     assert replicate(example, "run", "--devices", "1", *logged, "--keep-weights", "seed == 0") == 1
     assert "not in the record" in capsys.readouterr().out
-    assert len(list(example.glob("results/example/projection/full/*/logs/shard_00000/metrics.csv"))) == 1
+    assert len(list(example.glob("results/example/projection/full/*/logs/shard_0-0/metrics.csv"))) == 1
     assert len(list(example.glob("results/example/projection/full/*/weights/*.pt"))) == 1
     replicate(example, "run", "--devices", "1", "--keep-weights", "seed == 0")
     assert "Nothing to train" in capsys.readouterr().out
@@ -261,7 +261,8 @@ def test_a_folder_without_replications_is_an_error(
 
 def test_list_and_cite(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert replicate(example, "list") == 0
-    assert "10 networks of 800 steps; profiles: full, quick; controls: decayed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "10 networks of 800 steps; profiles: full, quick, decided; controls: decayed" in said
     assert replicate(example, "cite", NAME) == 0
     assert capsys.readouterr().out.startswith("@misc{example,")
 

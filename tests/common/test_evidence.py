@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -305,8 +306,8 @@ def test_seeds_as_people_write_them(recorded: Path, text: str, seeds: list[int])
         replicate(recorded, "run", NAME, "--seeds", text, "--set", "trainer.max_steps=2", "--devices", "1")
         == 0
     )
-    (manifest,) = recorded.glob("results/example/projection/full/*/manifest.json")
-    assert json.loads(manifest.read_text(encoding="utf-8"))["seeds"] == seeds
+    (table,) = recorded.glob("results/example/projection/full/*/instances.parquet")
+    assert pd.read_parquet(table)["seed"].unique().tolist() == seeds
 
 
 def test_whether_a_run_was_compiled_is_in_manifest_and_report(recorded: Path) -> None:

@@ -42,7 +42,7 @@ def test_claims_and_controls_are_tests(
         [
             "example/projection::squared_norm FAILED*",
             "example/projection::control:decayed PASSED*",
-            "*unprofiled.yaml:*: profiles: no profile 'quick'; valid: fast, full",
+            "*unprofiled.yaml:*: profiles: no profile 'quick'; valid: decided, fast, full",
             "differs from the record: squared_norm: verdict changed from invalid to *",
         ]
     )

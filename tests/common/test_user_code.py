@@ -133,7 +133,7 @@ def test_a_fault_while_networks_train(
         assert re.search(r"training ended after [0-9]+ of 800 steps: Autoencoder stopped it", said)
         assert not list(example.glob("results/**/shards"))
     else:
-        assert said.startswith(f"replicate: {place}: {NAME}, shard 0: training failed: ")
+        assert said.startswith(f"replicate: {place}: {NAME}, shard 0-0: training failed: ")
 
 
 def test_training_that_a_model_stops_is_not_stored(

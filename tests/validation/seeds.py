@@ -62,7 +62,7 @@ def load(root: Path, name: str, groups: int, out: Path) -> tuple[Replication, li
 
 def cut(table: pd.DataFrame, seeds: list[int]) -> pd.DataFrame:
     """The instances table of a run that has these seeds only."""
-    return table[table["seed"].isin(seeds)].reset_index(drop=True)
+    return table[table["seed"].isin(seeds)]
 
 
 def study(

@@ -104,7 +104,8 @@ def test_the_names_of_the_fields_stay() -> None:
     )
     assert properties == {
         "ClaimReport": "name statement kind paper where read_by published theory region_low region_high rule "
-        "value low high verdict reason more_seeds needed_half_width seeds look investigated as_recorded",
+        "value low high verdict reason more_seeds needed_half_width seeds look investigated as_recorded "
+        "elsewhere",
         "ControlReport": "name why run claims",
         "ControlClaim": "name verdict as_recorded",
         "NotAsRecorded": "claim problem by_chance",

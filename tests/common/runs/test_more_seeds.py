@@ -42,8 +42,10 @@ def files(run: Run) -> dict[str, bytes]:
     return {name: (run.folder / name).read_bytes() for name in ("instances.parquet",)}
 
 
-@pytest.mark.parametrize("shard_size", [1, 6, 18, 30, 100])
-@pytest.mark.parametrize(("few", "many"), [("1", "3"), ("2", "5"), ("[0, 4]", "5"), ("[7]", "[2, 7, 900]")])
+@pytest.mark.parametrize(
+    ("few", "many", "shard_size"),
+    [("1", "3", 4), ("2", "5", 18), ("2", "5", 100), ("[0, 4]", "5", 30), ("[7]", "[2, 7, 900]", 18)],
+)
 def test_more_seeds_train_only_the_new_ones(
     small: Any, tmp_path: Path, few: str, many: str, shard_size: int
 ) -> None:
@@ -153,7 +155,7 @@ def test_parts_train_only_the_new_seeds(small: Any, tmp_path: Path) -> None:
     assert files(run) == files(whole)
 
 
-@pytest.mark.parametrize("most", [1, 6, 7, 13, 1000])
+@pytest.mark.parametrize("most", [1, 7, 1000])
 def test_shards_trained_together_are_stored_by_block(small: Any, tmp_path: Path, most: int) -> None:
     run = Run(small(seeds="5", **STEPS), tmp_path)
     joined = run.cut.merged(run.shards, lambda shard: most)

@@ -74,9 +74,9 @@ def test_each_structure_is_timed_once_on_the_same_networks(
     monkeypatch.setattr(plain, "train", spy)
     timed = bench.bench(load_spec(path), OneRate())
     assert timed is not None
-    assert [(s.shape, s.networks) for s in timed.speeds] == [("n_features = 2", 4), ("n_features = 3", 4)]
-    assert dict.fromkeys((n, networks) for n, networks, _ in trained) == {(2, 4): None, (3, 4): None}
-    assert {(2, 4, 1), (2, 4, 2), (3, 4, 1), (3, 4, 2)} <= set(trained)
+    assert [(s.shape, s.networks) for s in timed.speeds] == [("n_features = 2", 3), ("n_features = 3", 3)]
+    assert dict.fromkeys((n, networks) for n, networks, _ in trained) == {(2, 3): None, (3, 3): None}
+    assert {(2, 3, 1), (2, 3, 2), (3, 3, 1), (3, 3, 2)} <= set(trained)
     # both shapes have 18 networks of 100 steps
     for sweep, rates in (
         (timed.ours, [speed.ours for speed in timed.speeds]),
@@ -99,7 +99,7 @@ def test_of_many_shapes_three_are_timed_and_the_rest_is_interpolated(
     timed = bench.bench(settling, OneRate(2))
     assert timed is not None
     shapes = ["n_hidden = 8", "n_hidden = 32", "n_hidden = 128"]
-    assert [(speed.shape, speed.networks) for speed in timed.speeds] == [(shape, 2 * 2) for shape in shapes]
+    assert [(speed.shape, speed.networks) for speed in timed.speeds] == [(shape, 2 * 4) for shape in shapes]
     seconds = sum(len(shard.rows) * time_of(shard.rows) for shard in shards(settling))
     assert timed.ours == pytest.approx(1500 * seconds)
     assert timed.plain == pytest.approx(10 * 2500 * seconds)
@@ -140,8 +140,8 @@ def test_overhead_is_what_does_not_grow_with_the_networks(
         return devices.n * n / (fixed + each * n)
 
     monkeypatch.setattr(bench, "_ours", rate)
-    spec = small(shard_size="4")
-    shard = next(shard for shard in shards(spec) if len(shard.rows) == 4)
+    spec = small(shard_size="6")
+    shard = Shard("0", shards(spec)[0].rows.iloc[:4])
     devices = Devices("cpu", n_devices)
     ours = rate(spec, shard, devices, 1.0)
     assert bench._overhead(spec, shard, devices, ours) == pytest.approx(overhead)
