@@ -53,10 +53,10 @@ def test_a_group_of_calculated_networks_is_a_run_of_its_own_to_the_bit(tmp_path:
     assert together is not None
     alone = table_of(ROOT, name, lists[1], tmp_path / "alone")
     pd.testing.assert_frame_equal(seeds.cut(together, lists[1]), alone, check_exact=True)
-    points = [
+    first, second = (
         table[["part", "case"]].reset_index(drop=True) for table in (seeds.cut(together, lists[0]), alone)
-    ]
-    pd.testing.assert_frame_equal(*points, check_exact=True)
+    )
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
 def test_groups_are_judged_as_runs_are_and_the_study_goes_on_where_it_was(
