@@ -11,7 +11,7 @@ from urllib.parse import quote
 from rich.table import Table
 from rich.text import Text
 
-from common.specs.fields import BUILT_IN
+from common.specs.fields import BUILT_IN, DECIDED
 from common.system.files import write
 from common.system.text import counted, markdown
 from common.verdicts.claims import Claim, Verdict
@@ -27,6 +27,9 @@ START, END = "<!-- claims: written by `replicate record` -->", "<!-- end of clai
 _MARKED = re.compile(
     rf"^{re.escape(START)}(?P<claims>[ \t]*(?P<end>\r?\n)(?:.*\n)*?){re.escape(END)}[ \t]*\r?$", re.MULTILINE
 )
+
+ESTIMATE = "estimate [95 % CI]"
+"""The head of a column of estimates; in the profile `decided`, each interval is that of its look."""
 
 _STYLE = {
     Verdict.REPRODUCED: "green",
@@ -100,14 +103,8 @@ def table(name: str, outcomes: "Mapping[str, Outcome]", changes: "list[Change] |
     kept = {change.claim: change.by_chance for change in changes or []}
     words = {None: Text("yes"), True: Text("within chance"), False: Text("no", "bold red")}
     shown = Table(title=name, title_justify="left", caption_justify="left")
-    for column in (
-        "claim",
-        "published",
-        "estimate [95 % CI]",
-        "acceptance region",
-        "verdict",
-        "matches record",
-    ):
+    estimate = "estimate [CI of its look]" if any(one.look for one in outcomes.values()) else ESTIMATE
+    for column in ("claim", "published", estimate, "acceptance region", "verdict", "matches record"):
         shown.add_column(column, overflow="fold", no_wrap=column in ("claim", "verdict"))
     for claim, outcome in outcomes.items():
         shown.add_row(
@@ -142,8 +139,9 @@ def claims_table(name: str, claims: Mapping[str, Claim], records: "Mapping[str, 
     told = [f"{profile}: {_counts(records[profile])}" for profile in BUILT_IN if profile in records]
     lines = [f"**{_code(name)}**: {'; '.join(told) or 'not recorded yet'}", ""]
     profiles = [profile for profile in BUILT_IN if profile in records] or ["full"]
+    estimate = "estimate [CI of its look]" if DECIDED in profiles else ESTIMATE
     lines += [
-        f"| claim | published | estimate [95 % CI] | acceptance region | {' | '.join(profiles)} |",
+        f"| claim | published | {estimate} | acceptance region | {' | '.join(profiles)} |",
         f"|---|---|---|---{'|---' * len(profiles)}|",
     ]
     for key, claim in claims.items():
