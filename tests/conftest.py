@@ -137,6 +137,12 @@ def _as_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _checked_anew() -> None:
+    """Each test checks the types of tensors from the first call on."""
+    shapes.calls.clear()
+
+
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """As users run it: types of tensors are not checked."""
