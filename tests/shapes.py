@@ -22,7 +22,7 @@ MODULES = [
 
 
 MOST_CALLS = 10
-"""How many calls of a function each test checks: the steps of training are alike, and checking takes longer."""
+"""How many calls of a function each test checks: steps of training are alike, and checking takes longer."""
 
 calls: Counter[Callable[..., Any]] = Counter()
 """How often each function was called in this test."""
