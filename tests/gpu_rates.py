@@ -18,7 +18,7 @@ from common.specs.find import find_root, find_specs
 from common.specs.spec import load_spec
 from common.speed import bench, ceiling
 
-QUICKLY = {"SECONDS": 1.0, "PLAIN_SECONDS": 0.05, "FEW_SECONDS": 0.3, "SHAPES": 1}
+QUICKLY: dict[str, Any] = {"SECONDS": 1.0, "PLAIN_SECONDS": 0.05, "FEW_SECONDS": 0.3, "SHAPES": 1}
 """Less than `replicate bench` takes: one shape of network each, the one with the least work."""
 
 
