@@ -1,7 +1,6 @@
 """The command `bench`."""
 
 import argparse
-import os
 
 from rich.table import Table
 from rich.text import Text
@@ -44,8 +43,6 @@ def bench(options: argparse.Namespace, asked: list[SpecAsked], console: Terminal
         table.add_column(column)
     for column in ("sweep, ours", "plain"):
         table.add_column(column, justify="right")
-    # timing ends workers in the middle of training; what they leave behind is freed with a warning
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     try:
         with Machine(ours) as machine, console.status("") as status:
             for spec in specs:

@@ -49,9 +49,12 @@ def run(options: argparse.Namespace, asked: Asked, console: Terminal) -> int:
         _tell_of_weights(replications, console)
     if part is not None:
         return _train_part(part, replications, chosen, console)
-    complete = 0
+    not_judged: list[str] = []
     if asked.profile == DECIDED:
-        replications, complete = _decide(replications, chosen, console, until)
+        replications, not_judged = _decide(replications, chosen, console, until)
+        if not replications:
+            console.print("Nothing was judged: the networks of a first look, or of controls, are missing.")
+            return 1
     else:
         runs = [run for replication in replications for run in replication.runs]
         lacking = _rehearsed(replications, runs)
@@ -63,7 +66,12 @@ def run(options: argparse.Namespace, asked: Asked, console: Terminal) -> int:
             train(runs, Devices("cpu", 1))
     with doing(console, "judging"):
         fresh = _judge(asked, replications, console)
-    return max(complete, tell(asked, replications, console, fresh))
+    code = tell(asked, replications, console, fresh)
+    if not_judged:
+        names = ", ".join(not_judged)
+        console.print(f"Not judged, as networks of a first look or of controls are missing: {names}.")
+        return max(code, 1)
+    return code
 
 
 def _until(options: argparse.Namespace, profile: str) -> float:
@@ -155,10 +163,11 @@ def _decide(
     chosen: AbstractContextManager[Place],
     console: Terminal,
     until: float,
-) -> tuple[list[Replication], int]:
+) -> tuple[list[Replication], list[str]]:
     """Train look by look until no claim is open that another look may decide, or until the time is up.
 
-    Returns the replications that can be judged, and 1 if others cannot.
+    Returns the replications that can be judged, and the names of those that cannot: networks of their first
+    look or of their controls are missing.
     """
     recorded = _recorded(replications)
     with chosen as where:
@@ -183,14 +192,10 @@ def _decide(
                 standings = _standings(replications)
                 break
     judged = [one._replace(run=now.judged) for one, now in zip(replications, standings, strict=True)]
-    complete = [one for one in judged if not any(run.lacking() for run in one.runs)]
-    for one in judged:
-        if one not in complete:
-            console.print(
-                f"{one.name}: not judged, as networks of its first look or its controls are missing"
-            )
+    incomplete = [any(run.lacking() for run in one.runs) for one in judged]
+    complete = [one for one, lacks in zip(judged, incomplete, strict=True) if not lacks]
     train([run for one in complete for run in one.runs], Devices("cpu", 1))  # joins the shards
-    return complete, int(len(complete) < len(judged))
+    return complete, [one.name for one, lacks in zip(judged, incomplete, strict=True) if lacks]
 
 
 def _standings(replications: list[Replication]) -> list[Standing]:

@@ -51,11 +51,24 @@ _CANNOT_START = (OSError, ImportError, NotImplementedError)
 def prepare() -> None:
     """Start the server that workers are forked from, which imports packages for seconds in parallel."""
     compiling.prepare()
-    resource_tracker.ensure_running()  # when it starts, it unblocks signals again
+    _track_resources()
     if START_METHOD == "forkserver":
         CONTEXT.set_forkserver_preload(PACKAGES)
         with starting():
             forkserver.ensure_running()
+
+
+def _track_resources() -> None:
+    """Start the process that frees what ended workers leave behind, which it would warn of every time."""
+    name, before = "PYTHONWARNINGS", os.environ.get("PYTHONWARNINGS")
+    os.environ[name] = ",".join(filter(None, [before, "ignore:resource_tracker:UserWarning"]))
+    try:
+        resource_tracker.ensure_running()  # when it starts, it unblocks signals again
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def prepare_early() -> None:

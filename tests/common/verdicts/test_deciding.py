@@ -163,3 +163,16 @@ def test_what_decided_does_not_take_is_said_in_one_line(
 ) -> None:
     assert main(["--root", str(asking), "run", *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_when_the_time_is_up_nothing_that_is_missing_counts_as_judged(
+    asking: Path, capsys: pytest.CaptureFixture[str], uncompiled: None
+) -> None:
+    run = ["--root", str(asking), "run", "--devices", "1", "--profile", "decided"]
+    assert main([*run, "--hours", "1e-9"]) == 1
+    said = capsys.readouterr().out
+    assert "The time is up. What was trained is stored; the same command continues." in said
+    assert "Nothing was judged: the networks of a first look, or of controls, are missing." in said
+    assert "match the record" not in said
+    main(run)
+    assert "squared_norm" in capsys.readouterr().out
