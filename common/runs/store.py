@@ -269,7 +269,7 @@ class Run:
         places: dict[int, tuple[int, int]] = {}
         stored = [(rows, state) for _, rows, state in self._whole("weights", shard.name, self._weights)]
         for i, (rows, _) in enumerate(stored):
-            places |= {row: (i, j) for j, row in enumerate(rows)}
+            places = {row: (i, j) for j, row in enumerate(rows)} | places  # this folder's first, as of rows
         there = [row for row in shard.rows.index if row in places]
         if not there:
             return [], {}

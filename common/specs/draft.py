@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from common.errors import InputError
 from common.specs.document import Document, Place, nearest
-from common.specs.fields import BUILT_IN, Fields, OwnSeeds, n_networks
+from common.specs.fields import BUILT_IN, DECIDED, Fields, OwnSeeds, n_networks
 
 
 class Draft(NamedTuple):
@@ -46,6 +47,9 @@ def read_draft(
     if isinstance(trainer, dict) and isinstance(trainer.get("logger"), dict):
         trainer["logger"].setdefault("init_args", {})
     for key, (value, origin) in (overrides or {}).items():
+        if key == "seeds" and profile == DECIDED:
+            what = "the profile decided takes the seeds that its looks say; expected --set looks=[N, ...]"
+            raise InputError(f"{origin}: {what}, or another profile")
         document.replace(key, value, origin)
     # the control comes last: what it breaks stays broken in every profile, whatever else is changed
     if control is not None:

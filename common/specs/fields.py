@@ -146,7 +146,8 @@ class Fields(Strict):
     More seeds add networks: those that are stored are found again."""
     looks: Annotated[list[PositiveInt] | None, AfterValidator(_looks)] = None
     """The numbers of seeds at which the profile `decided` judges each claim that is still open: increasing,
-    at most three, the first at least 2. Default: the number of seeds, three times and ten times as many."""
+    at most three, the first at least 2. It takes the seeds 0, 1, 2 and so on, of all entries of the sweep.
+    Default: the number of seeds, three times and ten times as many."""
     trainer: TrainerSpec = TrainerSpec(max_steps=1)
     """How long the networks are trained, and what is logged."""
     shard_size: PositiveInt = 4096

@@ -1,5 +1,6 @@
 """Tests that seeds are added: what is stored is found again, and the table is that of a run in one go."""
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,21 @@ def test_networks_of_another_profile_with_the_same_hash_are_found(small: Any, tm
     assert trained(other) == []
     assert files(other) == files(Run(spec, tmp_path))
     assert not (other.folder / "shards").exists()
+
+
+def test_weights_in_the_own_folder_come_before_those_of_another_profile(small: Any, tmp_path: Path) -> None:
+    """As rows do: what another machine has stored may differ, and weights are to belong to the rows."""
+    spec = small(**STEPS)
+    run, other = (Run(spec._replace(profile=profile), tmp_path, "all") for profile in ("full", "other"))
+    trained(run)
+    shard = run.shards[0]
+    rows, state = run.weights(shard)
+    other_state = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    buffer = io.BytesIO()
+    torch.save({"rows": torch.tensor(rows), "state": other_state}, buffer)
+    other._write_of_block("weights", shard.name, buffer.getvalue())
+    for one, expected in ((run, state), (other, other_state)):
+        torch.testing.assert_close(one.weights(shard)[1], expected, rtol=0, atol=0)
 
 
 def test_a_stopped_shard_is_resumed_though_more_seeds_are_asked_for(

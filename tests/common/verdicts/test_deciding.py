@@ -155,6 +155,8 @@ def test_the_command_trains_look_by_look(
         (["--hours", "1"], "--hours: only the profile decided stops at a time; got --profile full"),
         (["--profile", "decided", "--hours", "0"], "--hours 0: expected a number of hours above 0"),
         (["--profile", "decided", "--hours", "nan"], "--hours nan: expected a number of hours above 0"),
+        (["--profile", "decided", "--seeds", "7"], "--seeds 7: the profile decided takes the seeds that its"),
+        (["--profile", "decided", "--set", "seeds=[1, 2]"], "--set seeds=[1, 2]: the profile decided takes"),
         (["--profile", "decided", "--part", "1/2"], "--part: in the profile decided, what is trained next"),
     ],
 )
