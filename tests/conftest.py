@@ -37,7 +37,7 @@ features: {class_path: common.features.Independent, init_args: {n_features: 2, b
 optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1e-2, fused: true}}
 trainer: {max_steps: 100}
 seeds: 3
-shard_size: 4
+shard_size: 6
 sweep:
   - part: cuts
     extra_importance: [.5, 2.]

@@ -2,14 +2,18 @@
 
 import functools
 import inspect
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 
 import jaxtyping
 import torch
-from jaxtyping import AbstractArray, install_import_hook
+from jaxtyping import AbstractArray
 from typeguard import CollectionCheckStrategy, check_type
 
 ROOT = Path(__file__).parents[1]
@@ -30,8 +34,56 @@ calls: Counter[Callable[..., Any]] = Counter()
 
 def install() -> None:
     """Check all functions of `MODULES`; to be called before any of them is imported."""
-    install_import_hook(MODULES, "tests.shapes.checked")
+    sys.meta_path.insert(0, _Finder())
     torch.compile = _without_checks(torch.compile)
+
+
+class _Finder(MetaPathFinder):
+    """Has the functions of `MODULES` checked before anyone can import them by name."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        ours = any(fullname == name or fullname.startswith(f"{name}.") for name in MODULES)
+        spec = PathFinder.find_spec(fullname, path, target) if ours else None
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            _check(module, module.__name__)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _check(owner: ModuleType | type, module: str) -> None:
+    """Have the functions, methods, properties and classes that `owner` defines checked."""
+    for name, value in list(vars(owner).items()):
+        if inspect.isfunction(value) and value.__module__ == module:
+            setattr(owner, name, _counted(value))
+        elif isinstance(value, (staticmethod, classmethod)):
+            setattr(owner, name, type(value)(_counted(value.__func__)))
+        elif isinstance(value, property) and value.fget is not None:
+            setattr(owner, name, property(_counted(value.fget), value.fset, value.fdel, value.__doc__))
+        elif inspect.isclass(value) and value.__module__ == module:
+            _check(value, module)
+
+
+def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, of which the first calls in each test are checked."""
+    checking = jaxtyping.jaxtyped(function, typechecker=checked)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if jaxtyping.config.jaxtyping_disable:
+            return function(*args, **kwargs)
+        calls[function] += 1
+        return (checking if calls[function] <= MOST_CALLS else function)(*args, **kwargs)
+
+    # as a line of a package, which no error of what it calls is blamed on
+    call.__code__ = call.__code__.replace(co_filename=jaxtyping.__file__)
+    return functools.wraps(function)(call)
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,9 +98,6 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def checking(*args: Any, **kwargs: Any) -> Any:
-        calls[function] += 1
-        if calls[function] > MOST_CALLS:
-            return function(*args, **kwargs)
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             if name in hints:
                 check(value, hints[name])

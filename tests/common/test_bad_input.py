@@ -7,13 +7,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.cli import main
+from common.commands import bench
+from common.errors import InputError
 from common.notebook import result
 from common.specs.new import make
 from common.verdicts import record as records
@@ -902,8 +904,16 @@ def foreign(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("command", ["run", "check", "status", "report", "bench", "notebook"])
 def test_it_is_said_before_foreign_code_runs(
-    example: Path, foreign: Path, command: str, capsys: pytest.CaptureFixture[str]
+    example: Path,
+    foreign: Path,
+    command: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def fails(*of: Any) -> None:
+        raise InputError("measuring the machine takes seconds, and is not what is tested")
+
+    monkeypatch.setattr(bench, "Machine", fails)
     if command == "notebook":
         result(str(foreign), root=example)
     else:

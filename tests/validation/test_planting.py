@@ -1,3 +1,5 @@
+import argparse
+import copy
 import inspect
 import json
 import subprocess
@@ -13,7 +15,7 @@ from common.specs.find import find_specs
 from common.system.terminal import Terminal
 from common.verdicts import evaluate
 from replications.toy_models_of_superposition import model as toy
-from tests.conftest import ROOT
+from tests.conftest import ROOT, pytest_configure
 from tests.validation import faults, planting
 from tests.validation.faults import DEFINITIONS, EVERYTHING, FAULTS, NONE, Fault, fault, swap
 from tests.validation.planting import Trial, run, sources, summary, table_of
@@ -137,15 +139,22 @@ def test_a_suite_that_is_caught_without_a_fault_shows_nothing(tmp_path: Path) ->
         planting.study(ROOT, ["not_turned"], [], 1, tmp_path, Terminal(quiet=True))
 
 
-@pytest.mark.parametrize(("name", "code"), [(NONE, 0), ("norm_not_rooted", 1), ("norm_not_roted", 4)])
-def test_pytest_plants_a_fault_and_its_tests_notice_it(name: str, code: int) -> None:
+def test_pytest_plants_a_fault_and_its_tests_notice_it() -> None:
     of_metrics = str(ROOT / "tests" / "common" / "test_metrics.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--fault", name, of_metrics]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "scale or length"]
     found = subprocess.run(
-        [*command, "-k", "scale or length"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert found.returncode == code, found.stdout + found.stderr
-    assert ("did you mean 'norm_not_rooted'" in found.stderr) == (code == 4)
+        [*command, "--fault", "norm_not_rooted", of_metrics],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 1, found.stdout + found.stderr
+    assert "FAILED tests/common/test_metrics.py::test_scale" in found.stdout
+
+
+def test_pytest_refuses_a_fault_that_does_not_exist(pytestconfig: pytest.Config) -> None:
+    asked = copy.copy(pytestconfig)
+    asked.option = argparse.Namespace(**vars(pytestconfig.option) | {"fault": "norm_not_roted"})
+    with pytest.raises(pytest.UsageError, match="did you mean 'norm_not_rooted'"):
+        pytest_configure(asked)
 
 
 def test_trials_are_tied_to_the_code_and_the_claims(tmp_path: Path) -> None:

@@ -74,9 +74,9 @@ def test_each_structure_is_timed_once_on_the_same_networks(
     monkeypatch.setattr(plain, "train", spy)
     timed = bench.bench(load_spec(path), OneRate())
     assert timed is not None
-    assert [(s.shape, s.networks) for s in timed.speeds] == [("n_features = 2", 3), ("n_features = 3", 3)]
-    assert dict.fromkeys((n, networks) for n, networks, _ in trained) == {(2, 3): None, (3, 3): None}
-    assert {(2, 3, 1), (2, 3, 2), (3, 3, 1), (3, 3, 2)} <= set(trained)
+    assert [(s.shape, s.networks) for s in timed.speeds] == [("n_features = 2", 6), ("n_features = 3", 6)]
+    assert dict.fromkeys((n, networks) for n, networks, _ in trained) == {(2, 6): None, (3, 6): None}
+    assert {(2, 6, 1), (2, 6, 2), (3, 6, 1), (3, 6, 2)} <= set(trained)
     # both shapes have 18 networks of 100 steps
     for sweep, rates in (
         (timed.ours, [speed.ours for speed in timed.speeds]),
