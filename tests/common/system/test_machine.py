@@ -14,8 +14,7 @@ from common.__main__ import main
 from common.system import machine
 from tests.conftest import ROOT
 
-# as on macOS; with that name only while workers.py is imported, as
-# torch would look for that system's libraries
+# as on macOS; with that name only while workers.py is imported: torch would look for that system's libraries
 OTHER_SYSTEM = """
 import importlib.metadata, os, sys
 del os.sched_getaffinity
