@@ -36,7 +36,7 @@ test: $(INSTALLED) ## run the linter, the type checker and the tests
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy common docs replications tests
-	.venv/bin/pytest -n auto
+	.venv/bin/pytest -n auto --dist worksteal
 
 docs: $(INSTALLED) ## build the documentation in docs/_build/html; broken references are errors
 	.venv/bin/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
